@@ -1,0 +1,46 @@
+"""fairseq's transformer options as one flat dataclass.
+
+fairseq's own `TransformerConfig` is nested (`encoder.layers`), and its command line cannot reach into nested
+dataclasses: `--encoder-layers 2` would be accepted and ignored. A flat dataclass keeps fairseq's option names
+(`encoder_layers`), works on the command line and in Hydra, and refuses a misspelt key by name.
+"""
+
+import dataclasses
+from argparse import Namespace
+from typing import Any
+
+from fairseq.dataclass import FairseqDataclass
+from fairseq.models.transformer import TransformerConfig
+from omegaconf import II, DictConfig, OmegaConf
+
+# In fairseq's transformer the decoder is as wide as the encoder unless told otherwise.
+FOLLOWS = {
+    "decoder_embed_dim": II(".encoder_embed_dim"),
+    "decoder_ffn_embed_dim": II(".encoder_ffn_embed_dim"),
+    "decoder_input_dim": II(".decoder_embed_dim"),
+    "decoder_output_dim": II(".decoder_embed_dim"),
+}
+
+
+def _flat_fields(cls: type, prefix: str = "") -> list[tuple[str, Any, Any]]:
+    fields: list[tuple[str, Any, Any]] = []
+    for field in dataclasses.fields(cls):
+        name = prefix + field.name
+        if isinstance(field.type, type) and issubclass(field.type, FairseqDataclass):
+            fields += _flat_fields(field.type, f"{name}_")
+        elif field.name != "_name":
+            default = FOLLOWS.get(name, field.default)
+            fields.append((name, field.type, dataclasses.field(default=default, metadata=field.metadata)))
+    return fields
+
+
+FlatTransformerConfig = dataclasses.make_dataclass(
+    "FlatTransformerConfig", _flat_fields(TransformerConfig), bases=(FairseqDataclass,)
+)
+FlatTransformerConfig.__doc__ = "All options of fairseq's transformer, flat: `encoder.layers` is `encoder_layers`."
+
+
+def nested(cfg: DictConfig | Namespace) -> TransformerConfig:
+    """fairseq's nested config of the flat `cfg`. Options that fairseq does not know (memory's) stay on top."""
+    values = OmegaConf.to_container(cfg, resolve=True) if isinstance(cfg, DictConfig) else vars(cfg)
+    return TransformerConfig.from_namespace(Namespace(**values))

@@ -1,0 +1,1 @@
+"""Parts that the variants and the hosts share."""

@@ -1,0 +1,70 @@
+"""One attention sub-layer and one feed-forward sub-layer, with queries and keys from different rows.
+
+fairseq's encoder layer attends only from all rows to all rows; this is the same layer for Att(q, kv).
+"""
+
+from fairseq import utils
+from fairseq.models.transformer import TransformerConfig
+from fairseq.modules import LayerNorm, MultiheadAttention
+from fairseq.modules.fairseq_dropout import FairseqDropout
+from fairseq.modules.quant_noise import quant_noise
+from torch import Tensor, nn
+
+
+class Block(nn.Module):
+    """FF(Att(q, kv)), with the layer norm after each residual (post-LN, the paper's) or before each sub-layer (pre-LN).
+
+    In pre-LN, queries and keys are normalised by the same layer norm, as they are when both are the same rows.
+    """
+
+    def __init__(self, cfg: TransformerConfig) -> None:
+        super().__init__()
+        encoder, noise = cfg.encoder, cfg.quant_noise
+        self.normalize_before = encoder.normalize_before
+        self.attention = MultiheadAttention(
+            encoder.embed_dim,
+            encoder.attention_heads,
+            dropout=cfg.attention_dropout,
+            q_noise=noise.pq,
+            qn_block_size=noise.pq_block_size,
+        )
+        self.attention_layer_norm = LayerNorm(encoder.embed_dim, export=cfg.export)
+        self.fc1 = quant_noise(nn.Linear(encoder.embed_dim, encoder.ffn_embed_dim), noise.pq, noise.pq_block_size)
+        self.fc2 = quant_noise(nn.Linear(encoder.ffn_embed_dim, encoder.embed_dim), noise.pq, noise.pq_block_size)
+        self.final_layer_norm = LayerNorm(encoder.embed_dim, export=cfg.export)
+        self.activation_fn = utils.get_activation_fn(cfg.activation_fn)
+        self.dropout = FairseqDropout(cfg.dropout, module_name=type(self).__name__)
+        self.activation_dropout = FairseqDropout(
+            float(cfg.activation_dropout or cfg.relu_dropout or 0), module_name=type(self).__name__
+        )
+
+    def forward(self, queries: Tensor, keys: Tensor, key_padding_mask: Tensor | None = None) -> Tensor:
+        """queries Q x B x C, keys (also the values) K x B x C, mask B x K (True: ignore). Returns Q x B x C."""
+        residual = queries
+        if self.normalize_before:
+            queries, keys = self.attention_layer_norm(queries), self.attention_layer_norm(keys)
+        x, _ = self.attention(queries, keys, keys, key_padding_mask=key_padding_mask, need_weights=False)
+        x = residual + self.dropout(x)
+        if not self.normalize_before:
+            x = self.attention_layer_norm(x)
+
+        residual = x
+        if self.normalize_before:
+            x = self.final_layer_norm(x)
+        x = self.fc2(self.activation_dropout(self.activation_fn(self.fc1(x))))
+        x = residual + self.dropout(x)
+        return x if self.normalize_before else self.final_layer_norm(x)
+
+
+class MemoryLayer(nn.Module):
+    """Base of the layers that treat memory and sequence apart. `split` gives the two parts of X = [memory; sequence]."""
+
+    def __init__(self, cfg: TransformerConfig) -> None:
+        super().__init__()
+        self.memory_tokens = cfg.memory_tokens
+
+    def split(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return x[: self.memory_tokens], x[self.memory_tokens :]
+
+    def upgrade_state_dict_named(self, state_dict: dict[str, Tensor], name: str) -> None:
+        """fairseq asks every encoder layer to upgrade old checkpoints. These layers have had one layout only."""

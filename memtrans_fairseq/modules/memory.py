@@ -1,0 +1,39 @@
+"""The learned [mem] vectors, and the options that say how they start and where they stand."""
+
+from dataclasses import dataclass, field
+
+import torch
+from fairseq.dataclass import ChoiceEnum, FairseqDataclass
+from torch import Tensor, nn
+
+
+@dataclass
+class MemoryOptions(FairseqDataclass):
+    memory_tokens: int = field(default=10, metadata={"help": "number of [mem] vectors before the sequence"})
+    memory_init: ChoiceEnum(["normal", "identical"]) = field(  # type: ignore[valid-type]
+        default="normal",
+        metadata={
+            "help": "start of the [mem] vectors: 'normal' draws each like a token embedding; 'identical' draws one and "
+            "repeats it (only dropout, or --memory-positions prefix, can then tell them apart)"
+        },
+    )
+    memory_positions: ChoiceEnum(["none", "prefix"]) = field(  # type: ignore[valid-type]
+        default="none",
+        metadata={
+            "help": "positional encodings of the [mem] rows: 'none'; 'prefix' gives them the first positions and lets "
+            "the sequence start after them, as if they were tokens of the input"
+        },
+    )
+
+
+class MemoryTokens(nn.Module):
+    """`tokens` learned vectors of C channels. They start with the scale of token embeddings, N(0, 1/C)."""
+
+    def __init__(self, tokens: int, channels: int, init: str = "normal") -> None:
+        super().__init__()
+        start = torch.randn(1 if init == "identical" else tokens, channels) * channels**-0.5
+        self.weight = nn.Parameter(start.expand(tokens, channels).clone())
+
+    def forward(self, batch: int) -> Tensor:
+        """Returns B x M x C."""
+        return self.weight.expand(batch, -1, -1)
