@@ -1,0 +1,128 @@
+"""From checkpoints to scores: average or choose, translate, score with sacreBLEU."""
+
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import memtrans_fairseq  # noqa: F401  (fairseq does not import without it)
+
+import torch
+from fairseq import checkpoint_utils, tasks, utils
+from fairseq.dataclass.configs import GenerationConfig
+from fairseq.models import FairseqModel
+from sacrebleu.metrics import BLEU, CHRF
+
+from memtrans.corpora import read_lines
+from memtrans.errors import UserError
+from memtrans.records import Score
+from memtrans.runs import Run, averaged_checkpoints
+
+
+def checkpoint_of(run: Run) -> Path:
+    """The checkpoint that the run's protocol scores, averaging it first if need be."""
+    choice = run.identity["protocol"]["checkpoint"]
+    if count := averaged_checkpoints(choice):
+        return average_checkpoints(run.checkpoints, count)
+    return run.checkpoints / f"checkpoint_{choice}.pt"
+
+
+def average_checkpoints(folder: Path, count: int) -> Path:
+    """Average the parameters of the last `count` epochs into `checkpoint_average_<count>.pt` and return its path.
+
+    Raises UserError if there are fewer epochs than that.
+    """
+    path = folder / f"checkpoint_average_{count}.pt"
+    if path.exists():
+        return path
+    ends = [Path(p) for p in checkpoint_utils.checkpoint_paths(str(folder), pattern=r"checkpoint(\d+)\.pt")][:count]
+    if len(ends) < count:
+        raise UserError(
+            f"{folder}: {count} epochs are to be averaged, {len(ends)} were trained; train longer or set "
+            "protocol.checkpoint=last"
+        )
+    states = [checkpoint_utils.load_checkpoint_to_cpu(str(end)) for end in ends]
+    # sums in float32: half precision would lose digits
+    average = {
+        key: sum(state["model"][key].float() for state in states).div(count).to(value)  # type: ignore[union-attr]
+        for key, value in states[0]["model"].items()
+    }
+    merged = {key: value for key, value in states[0].items() if key != "last_optimizer_state"} | {"model": average}
+    checkpoint_utils.torch_persistent_save(merged, str(path))
+    return path
+
+
+def load_model(checkpoint: Path, data: Path) -> tuple[FairseqModel, Any]:
+    """A trained model in eval mode, on the GPU if there is one, and its task. The corpus may have moved to `data`."""
+    models, config, task = checkpoint_utils.load_model_ensemble_and_task([str(checkpoint)], {"data": str(data / "bin")})
+    model = models[0].eval()
+    if torch.cuda.is_available():
+        if config.common.fp16 or config.common.amp:
+            model.half()
+        elif config.common.bf16:
+            model.bfloat16()
+        model.cuda()
+    model.prepare_for_inference_(config)
+    return model, task
+
+
+def translate(model: FairseqModel, task: Any, split: str, protocol: Mapping[str, Any]) -> list[str]:
+    """Detokenised translations of a split, in the order of the corpus."""
+    task.load_dataset(split)
+    data = task.dataset(split)
+    batches = task.get_batch_iterator(
+        dataset=data,
+        max_tokens=protocol["batch_tokens"],
+        max_positions=utils.resolve_max_positions(task.max_positions(), model.max_positions()),
+        ignore_invalid_inputs=True,
+    ).next_epoch_itr(shuffle=False)
+    search = GenerationConfig(
+        beam=protocol["beam"],
+        lenpen=protocol["lenpen"],
+        max_len_a=protocol["max_len_a"],
+        max_len_b=protocol["max_len_b"],
+    )
+    generator = task.build_generator([model], search)
+    target, found = task.target_dictionary, {}
+    for batch in batches:
+        sample = utils.move_to_cuda(batch) if torch.cuda.is_available() else batch
+        best = (beams[0]["tokens"] for beams in task.inference_step(generator, [model], sample))
+        for index, tokens in zip(batch["id"].tolist(), best, strict=True):
+            found[index] = target.string(tokens.int().cpu(), "sentencepiece")
+    if len(found) < len(data):
+        missing = next(i for i in range(len(data)) if i not in found)
+        raise UserError(
+            f"{split}: sentence {missing + 1} is longer than the model's positions, so the split cannot be scored; "
+            "raise +model.max_source_positions"
+        )
+    return [found[index] for index in range(len(data))]
+
+
+def draw(count: int, sentences: int | None, seed: int) -> list[int]:
+    """Indices of the scored sentences: all of `count`, or `sentences` of them drawn at random with `seed`, in order."""
+    if sentences is None or sentences >= count:
+        return list(range(count))
+    return sorted(random.Random(seed).sample(range(count), sentences))
+
+
+def score(hypotheses: Sequence[str], references: Sequence[str], split: str, chosen: Iterable[int]) -> list[Score]:
+    """BLEU and chrF of the chosen sentences, with sacreBLEU's signatures. The references are untouched text."""
+    indices = list(chosen)
+    system, reference = [hypotheses[i] for i in indices], [references[i] for i in indices]
+    scores = []
+    for metric in (BLEU(), CHRF()):
+        value = metric.corpus_score(system, [reference]).score
+        scores.append(
+            Score(
+                metric="bleu" if isinstance(metric, BLEU) else "chrf",
+                value=float(value),
+                split=split,
+                items=len(indices),
+                signature=str(metric.get_signature()),
+            )
+        )
+    return scores
+
+
+def references_of(run: Run, split: str) -> list[str]:
+    return list(read_lines(run.data / "text" / f"{split}.{run.identity['corpus']['languages'][1]}"))

@@ -1,0 +1,153 @@
+"""Workers side by side: start them, show how far they are, collect what failed. A failed run stops no other."""
+
+import contextlib
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from memtrans.runlog import last_error, read_progress
+from memtrans.runs import Run
+
+POLL_SECONDS = 0.5
+PLAIN_SECONDS = 20.0  # between two progress lines of a run where there is no terminal
+
+
+@dataclass
+class Failure:
+    run: Run
+    reason: str
+
+
+@dataclass
+class Worker:
+    run: Run
+    process: subprocess.Popen
+    slot: int
+    started: float = field(default_factory=time.monotonic)
+
+
+def launch(runs: Sequence[Run], jobs: int, gpus: int) -> list[Failure]:
+    """Run all, at most `jobs` side by side, spread over the GPUs if there are any. Returns those that failed."""
+    waiting, working = list(runs), dict[int, Worker]()
+    failures: list[Failure] = []
+    with _display(len(runs)) as display:
+        try:
+            while waiting or working:
+                while waiting and len(working) < jobs:
+                    slot = next(i for i in range(jobs) if i not in working)
+                    working[slot] = _start(waiting.pop(0), slot, jobs, gpus)
+                    display.started(working[slot])
+                time.sleep(POLL_SECONDS)
+                for slot, worker in list(working.items()):
+                    if worker.process.poll() is None:
+                        display.advanced(worker)
+                        continue
+                    del working[slot]
+                    reason = last_error(worker.run.log) if worker.process.returncode else None
+                    if reason:
+                        failures.append(Failure(worker.run, reason))
+                    display.ended(worker, reason)
+        finally:
+            for worker in working.values():
+                worker.process.terminate()
+            for worker in working.values():
+                worker.process.wait()
+    return failures
+
+
+def _start(run: Run, slot: int, jobs: int, gpus: int) -> Worker:
+    run.write()
+    threads = max(1, len(os.sched_getaffinity(0)) // jobs)
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}
+    if gpus:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+        names = visible if visible != [""] else [str(i) for i in range(gpus)]
+        environment["CUDA_VISIBLE_DEVICES"] = names[slot % gpus]
+    with run.log.open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "memtrans.worker", str(run.folder)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=environment,
+        )
+    return Worker(run, process, slot)
+
+
+class _Plain:
+    """Lines, for logs and pipes."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.said: dict[str, float] = {}
+
+    def say(self, text: str) -> None:
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def started(self, worker: Worker) -> None:
+        self.said[worker.run.hash] = time.monotonic()
+        self.say(f"{worker.run.name}: started, log {worker.run.log}")
+
+    def advanced(self, worker: Worker) -> None:
+        if time.monotonic() - self.said[worker.run.hash] < PLAIN_SECONDS:
+            return
+        self.said[worker.run.hash] = time.monotonic()
+        if progress := read_progress(worker.run.log, worker.run.identity["train"]):
+            self.say(f"{worker.run.name}: {progress.fraction:.0%}, {progress.text}{_left(worker, progress.fraction)}")
+
+    def ended(self, worker: Worker, reason: str | None) -> None:
+        seconds = time.monotonic() - worker.started
+        self.say(f"{worker.run.name}: failed: {reason}" if reason else _done(worker.run, seconds))
+
+
+class _Bars:
+    """One bar per running worker, for terminals."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.progress = progress
+        self.tasks: dict[str, TaskID] = {}
+
+    def started(self, worker: Worker) -> None:
+        self.tasks[worker.run.hash] = self.progress.add_task(worker.run.name, total=1.0, text="starting")
+
+    def advanced(self, worker: Worker) -> None:
+        if progress := read_progress(worker.run.log, worker.run.identity["train"]):
+            self.progress.update(self.tasks[worker.run.hash], completed=progress.fraction, text=progress.text)
+
+    def ended(self, worker: Worker, reason: str | None) -> None:
+        self.progress.remove_task(self.tasks.pop(worker.run.hash))
+        seconds = time.monotonic() - worker.started
+        text = f"{worker.run.name}: failed: {reason}" if reason else _done(worker.run, seconds)
+        self.progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+@contextlib.contextmanager
+def _display(runs: int) -> Iterator[_Plain | _Bars]:
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _Plain(console)
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(20), TextColumn("{task.fields[text]}"), TimeElapsedColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
+        yield _Bars(progress)
+
+
+def _left(worker: Worker, fraction: float) -> str:
+    """Time left, from the speed since this worker started. A continued run starts above 0, so it overstates a little."""
+    if not 0 < fraction < 1:
+        return ""
+    seconds = (time.monotonic() - worker.started) * (1 - fraction) / fraction
+    return f", {seconds / 60:.0f} min left" if seconds > 90 else f", {seconds:.0f} s left"
+
+
+def _done(run: Run, seconds: float) -> str:
+    record = run.record()
+    assert record is not None, f"{run.hash}: the worker succeeded without a record"
+    headline = record.headline
+    return f"{run.name}: {headline.metric.upper()} {headline.value:.2f} on {headline.split}, {seconds:.0f} s"

@@ -1,0 +1,52 @@
+"""What a run's log says of its progress. fairseq writes JSON lines; nothing here decides a result."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+TAIL = 65536  # bytes: many log lines, few disk reads
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is: `fraction` of its training, 0 to 1, and a short text for people."""
+
+    fraction: float
+    text: str
+
+
+def read_progress(log: Path, train: dict) -> Progress | None:
+    """The newest progress in a log, or None before the first. `train` is the run's training options."""
+    for line in reversed(_tail(log)):
+        if line.startswith("translating "):
+            return Progress(1.0, line)
+        _, found, text = line.partition(" | train_inner | ")
+        if found and text.startswith("{"):
+            return _progress(json.loads(text), train)
+    return None
+
+
+def _progress(stats: dict, train: dict) -> Progress:
+    parts = [
+        float(stats["num_updates"]) / train["max_update"] if train["max_update"] else 0.0,
+        float(stats["update"]) / train["max_epoch"] if train["max_epoch"] else 0.0,
+    ]
+    rate = float(stats.get("wps", 0))
+    text = f"epoch {stats['epoch']}, update {stats['num_updates']}, loss {stats['loss']}, {rate:,.0f} tokens/s"
+    return Progress(min(max(parts), 1.0), text)
+
+
+def last_error(log: Path) -> str:
+    """The last line of a failed run's log that says something: the exception's message or an `error:` line."""
+    lines = [line.strip() for line in _tail(log) if line.strip()]
+    said = [line for line in lines if line.startswith("error: ")]
+    return (said or lines or ["it wrote nothing"])[-1].removeprefix("error: ")
+
+
+def _tail(log: Path) -> list[str]:
+    if not log.exists():
+        return []
+    with log.open("rb") as file:
+        size = file.seek(0, 2)
+        file.seek(max(0, size - TAIL))
+        return file.read().decode(errors="replace").splitlines()

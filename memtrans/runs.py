@@ -1,0 +1,169 @@
+"""A run: what identifies it, where it lies, and the fairseq command that trains it. No torch here: planning is quick."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from memtrans.corpora import Prepared
+from memtrans.errors import UserError
+from memtrans.records import Record, write_text
+from memtrans.sweeps_spec import row_label
+
+PRECISIONS = {"fp32": None, "fp16": "--fp16", "bf16": "--bf16", "amp": "--amp"}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training and its evaluation. `identity` is all that its result depends on; the rest says where things lie."""
+
+    identity: dict[str, Any]
+    label: str  # its row in tables
+    data: Path  # the prepared corpus
+    runs: Path  # folder of all runs
+    results: Path  # folder of records
+    tracking: dict[str, Any]
+
+    @property
+    def hash(self) -> str:
+        return _hash(self.identity)
+
+    @property
+    def setting(self) -> str:
+        """The hash without the seed: runs that differ only by seed share it."""
+        return _hash({key: value for key, value in self.identity.items() if key != "seed"})
+
+    @property
+    def seed(self) -> int:
+        return self.identity["seed"]
+
+    @property
+    def name(self) -> str:
+        return f"{self.label}, seed {self.seed}"
+
+    @property
+    def folder(self) -> Path:
+        return self.runs / self.hash
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "log.txt"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.folder / "checkpoints"
+
+    def record(self) -> Record | None:
+        """The record of this run, or None if it has not finished."""
+        path = self.results / "records" / f"{self.hash}.json"
+        return Record.load(path) if path.exists() else None
+
+    def write(self) -> Path:
+        """Write the run's own description, from which a worker in another process reads it back."""
+        content = {key: str(value) if isinstance(value, Path) else value for key, value in asdict(self).items()}
+        path = self.folder / "run.json"
+        write_text(path, json.dumps(content, indent=2) + "\n")
+        return path
+
+    @classmethod
+    def read(cls, folder: Path) -> "Run":
+        content = json.loads((folder / "run.json").read_text())
+        return cls(**content | {key: Path(content[key]) for key in ("data", "runs", "results")})
+
+
+def _hash(identity: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def plan_run(config: DictConfig, prepared: Prepared) -> Run:
+    """The run that a composed config describes, on a prepared corpus. Raises UserError for settings that cannot work."""
+    values: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    manifest = prepared.manifest
+    identity = {
+        "corpus": {
+            "name": manifest["corpus"],
+            "fingerprint": manifest["fingerprint"],
+            "languages": [manifest["source_lang"], manifest["target_lang"]],
+        },
+        "size": values["size"]["name"],
+        "variant": values["variant"]["name"],
+        "arch": values["variant"]["arch"],
+        "model": values["model"],
+        "train": values["train"],
+        "protocol": values["protocol"],
+        "seed": values["seed"],
+    }
+    _check(values, manifest)
+    row = {
+        "variant": values["variant"]["name"],
+        "memory_tokens": values["model"].get("memory_tokens"),
+        "label": values["label"],
+    }
+    return Run(
+        identity=identity,
+        label=row_label(row, {values["variant"]["name"]: values["variant"]["label"]}),
+        data=prepared.path,
+        runs=Path(values["paths"]["runs"]),
+        results=Path(values["paths"]["results"]),
+        tracking=values["tracking"],
+    )
+
+
+def _check(values: Mapping[str, Any], manifest: Mapping[str, Any]) -> None:
+    train, protocol = values["train"], values["protocol"]
+    if train["precision"] not in PRECISIONS:
+        raise UserError(f"train.precision={train['precision']}: expected {', '.join(PRECISIONS)}")
+    if not train["max_update"] and not train["max_epoch"]:
+        raise UserError("neither train.max_update nor train.max_epoch is set: training would never end; set one")
+    for split in [protocol["split"], *protocol["extra_splits"]]:
+        if split not in manifest["splits"]:
+            known = ", ".join(manifest["splits"])
+            raise UserError(f"protocol: corpus {manifest['corpus']} has no split {split!r}; it has {known}")
+    averaged_checkpoints(protocol["checkpoint"])
+
+
+def averaged_checkpoints(choice: str) -> int:
+    """N of "average N", 0 for "best" and "last". Raises UserError for anything else."""
+    if choice in ("best", "last"):
+        return 0
+    word, _, number = str(choice).partition(" ")
+    if word != "average" or not number.isdecimal() or int(number) < 2:
+        raise UserError(f"protocol.checkpoint={choice}: expected best, last or 'average N' with N at least 2")
+    return int(number)
+
+
+def train_arguments(run: Run) -> list[str]:
+    """The arguments of `memtrans-fairseq train` for this run: a command that can be run by hand."""
+    identity = run.identity
+    train = dict(identity["train"])
+    precision = PRECISIONS[train.pop("precision")]
+    averaged = averaged_checkpoints(identity["protocol"]["checkpoint"])
+    source, target = identity["corpus"]["languages"]
+    arguments = [str(run.data / "bin"), "--task", "translation", "--source-lang", source, "--target-lang", target]
+    arguments += ["--arch", identity["arch"], *_flags(identity["model"]), *_flags(train)]
+    arguments += [precision] if precision else []
+    arguments += ["--seed", str(run.seed), "--save-dir", str(run.checkpoints)]
+    arguments += ["--keep-last-epochs", str(averaged)] if averaged else ["--no-epoch-checkpoints"]
+    arguments += ["--keep-interval-updates", "1", "--skip-invalid-size-inputs-valid-test"]
+    arguments += ["--log-format", "json", "--log-interval", "20", "--num-workers", "1"]
+    if run.tracking["tensorboard"]:
+        arguments += ["--tensorboard-logdir", str(run.folder / "tensorboard")]
+    if run.tracking["wandb"]:
+        arguments += ["--wandb-project", run.tracking["wandb_project"]]
+    return arguments
+
+
+def _flags(options: Mapping[str, Any]) -> list[str]:
+    """fairseq command-line flags: `a_b: 1` is `--a-b 1`, true is a bare flag, false and null are left out."""
+    flags: list[str] = []
+    for key, value in options.items():
+        if value is None or value is False:
+            continue
+        flags.append("--" + key.replace("_", "-"))
+        if value is not True:
+            flags.append(json.dumps(value) if isinstance(value, list) else str(value))
+    return flags

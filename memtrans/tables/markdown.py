@@ -1,0 +1,84 @@
+"""Tables as Markdown: deterministic text, byte for byte the same for the same records."""
+
+from collections import Counter
+from collections.abc import Sequence
+from functools import partial
+from typing import NamedTuple
+
+from memtrans.records import Record, Score
+from memtrans.tables.cells import NAMES, Column, columns_of, mean, name
+from memtrans.tables.notes import describe, notes, warnings
+from memtrans.tables.rows import Row, Table, chrf_of
+from memtrans.tables.stats import summarise
+
+HEAD = """# Results
+
+Made by `python -m scripts.tabulate` from the records and `paper.csv` beside this file; not written by hand.
+"""
+
+
+class Measure(NamedTuple):
+    """All of a score but its value: what must agree before values are averaged."""
+
+    split: str
+    metric: str
+    items: int
+    signature: str
+    unit: str
+    context: str
+
+    @classmethod
+    def of(cls, score: Score) -> "Measure":
+        return cls(score.split, score.metric, score.items, score.signature or "", score.unit or "", score.context or "")
+
+
+def render(tables: Sequence[Table]) -> str:
+    """The whole of TABLES.md."""
+    sections = [_section(table) for table in tables] or ["No record yet, and no sweep with published numbers.\n"]
+    return "\n".join([HEAD, *sections])
+
+
+def _section(table: Table) -> str:
+    state = "" if table.records else " **Not measured yet.**"
+    parts = [f"## {table.title}\n", f"Corpus {table.corpus}, size {table.size}, protocol {table.protocol}.{state}\n"]
+    parts += [f"**Warning.** {warning}\n" for warning in warnings(table)]
+    parts += [_grid(columns_of(table), table.rows), "".join(f"- {note}\n" for note in notes(table))]
+    return "\n".join([*parts, *_further(table)])
+
+
+def _grid(columns: Sequence[Column], rows: Sequence[Row]) -> str:
+    """A Markdown table with padded cells; the first column left, the others right."""
+    lines = [[head for head, _ in columns], *([cell(row) for _, cell in columns] for row in rows)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
+    ruler = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
+
+    def text(line: Sequence[str]) -> str:
+        right = (cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True))
+        return f"| {' | '.join([line[0].ljust(widths[0]), *right])} |\n"
+
+    return "".join(map(text, [lines[0], ruler, *lines[1:]]))
+
+
+def _further(table: Table) -> list[str]:
+    """A second table of all that the records scored besides what the first shows; nothing if there is no more."""
+    scores = {Measure.of(score): score for record in table.records for score in _unshown(record)}
+    if not scores:
+        return []
+    alike = Counter((measure.split, measure.metric) for measure in scores)
+    columns: list[Column] = [("model", lambda row: name(row, table))]
+    lines = []
+    for number, measure in enumerate(sorted(scores), start=1):
+        # two columns with one head are of different signature or size: number them, so that nobody takes them for alike
+        mark = f" [{number}]" if alike[measure.split, measure.metric] > 1 else ""
+        columns.append((f"{measure.split} {NAMES[measure.metric]}{mark}", partial(_mean_of, measure)))
+        lines.append(f"-{mark} {describe(scores[measure])}.\n")
+    rows = [row for row in table.rows if row.records]
+    return [f"### Further scores: {table.title}\n", _grid(columns, rows), "".join(lines)]
+
+
+def _unshown(record: Record) -> list[Score]:
+    return [score for score in record.scores if score not in (record.headline, chrf_of(record))]
+
+
+def _mean_of(measure: Measure, row: Row) -> str:
+    return mean(summarise({r.seed: s.value for r in row.records for s in r.scores if Measure.of(s) == measure}))

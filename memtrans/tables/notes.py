@@ -1,0 +1,109 @@
+"""What stands above and below a table: warnings about what does not compare, and the evidence of its numbers."""
+
+from collections import Counter
+from collections.abc import Iterable
+
+from memtrans.records import Record, Score
+from memtrans.tables.cells import MISSING, NAMES, UNKNOWN, letter
+from memtrans.tables.rows import BASELINE, Table, chrf_of
+
+CERTAINTY = {
+    "P": "stated by the paper",
+    "S": "from one secondary text only",
+    "R": "from a later paper of the same group",
+}
+
+
+def warnings(table: Table) -> list[str]:
+    """One line for each reason why rows of this table must not be compared or were not averaged."""
+    lines = []
+    if len(table.evidences) > 1:
+        fields = table.evidences[0]._fields
+        differing = [name for name in fields if len({getattr(evidence, name) for evidence in table.evidences}) > 1]
+        groups = [
+            f"[{letter(i)}] " + ", ".join(f"{name} `{getattr(evidence, name)}`" for name in differing)
+            for i, evidence in enumerate(table.evidences)
+        ]
+        lines.append(f"Not all rows compare: they differ in {' and '.join(differing)}. {'; '.join(groups)}.")
+    for label, settings in table.settings.items():
+        text = f"{label} has records of {len(settings)} settings: each has its own row, none are averaged together."
+        if label == BASELINE:
+            text += " Where it is unclear which is the baseline, no difference is formed."
+        lines.append(text)
+    return lines
+
+
+def notes(table: Table) -> list[str]:
+    """The evidence, one note a line."""
+    if not table.records:
+        return [*_paper_notes(table), _legend()]
+    measured = [
+        f"±: sample standard deviation over seeds; none for one seed. Δ {BASELINE}: mean difference to the "
+        f"{BASELINE} of the same seed, ± its sample standard deviation over the pairs; in brackets how many pairs, "
+        "where a seed lacks one.",
+    ]
+    if table.metric == "perplexity":
+        measured.append("Lower is better.")
+    evidence = sorted({_evidence(record) for record in table.records})
+    return [*evidence, *measured, *_paper_notes(table), *_run_notes(table), _legend()]
+
+
+def describe(score: Score) -> str:
+    """A score's split and size, and its signature or its unit and context, in words."""
+    if score.metric == "perplexity":
+        return f"perplexity: {score.split}, {score.items:,} {score.unit}s; context: {score.context}"
+    return f"{NAMES[score.metric]}: {score.split}, {score.items:,} sentences; `{score.signature}`"
+
+
+def _evidence(record: Record) -> str:
+    chrf = chrf_of(record)
+    beside = f"; chrF: `{chrf.signature}`" if chrf else ""
+    return f"{describe(record.headline)}{beside}; corpus fingerprint `{record.corpus.fingerprint[:12]}`."
+
+
+def _paper_notes(table: Table) -> list[str]:
+    cells = [table.paper[row.label] for row in table.rows if row.label in table.paper]
+    known = sorted({(cell.certainty, cell.source, cell.note or "") for cell in cells if cell.value is not None})
+    lines = [
+        f"Paper's values, {CERTAINTY[certainty]}: {source}{'; ' if note else ''}{note}."
+        for certainty, source, note in known
+    ]
+    if table.is_papers_own and table.protocol != "paper":
+        lines.append(f"The paper's values belong to its own protocol, not to {table.protocol}: compare differences.")
+    elif table.paper and not table.is_papers_own:
+        lines.append(f"The paper's values are of {' '.join(table.paper_of)}, not of this corpus: compare differences.")
+    return lines
+
+
+def _run_notes(table: Table) -> list[str]:
+    return [
+        f"Hardware: {_tally(map(_hardware, table.records))}.",
+        f"Commit: {_tally(map(_commit, table.records))}.",
+        f"Checkpoint evaluated: {_tally(record.checkpoint for record in table.records)}.",
+        "tokens/s: target tokens per second of training, mean over seeds. GPU-hours: training time × devices, summed "
+        "over seeds; runs that shared a device each count their whole time.",
+    ]
+
+
+def _legend() -> str:
+    return f"{MISSING}: none, or not measured. {UNKNOWN}: published, but the value is not known here."
+
+
+def _hardware(record: Record) -> str:
+    hardware = record.hardware
+    host = f"{hardware.cpu}, {hardware.cpus} cores"
+    return host if record.gpu_hours is None else f"{hardware.devices} × {hardware.device} ({host})"
+
+
+def _commit(record: Record) -> str:
+    """The commit in twelve digits, still marked if dirty."""
+    commit, _, dirty = record.commit.partition("-")
+    return f"{commit[:12]}-{dirty}" if dirty else commit[:12]
+
+
+def _tally(values: Iterable[str]) -> str:
+    """The different values, each with its number of runs when there are several."""
+    counts = sorted(Counter(values).items())
+    if len(counts) == 1:
+        return counts[0][0]
+    return "; ".join(f"{value} ({n} run{'s' if n > 1 else ''})" for value, n in counts)

@@ -1,0 +1,35 @@
+"""Run the rows of a table that have no record yet: `python -m scripts.sweep sweep=multi30k`.
+
+Further overrides apply to every row (`corpus=multi30k size=iwslt train.lr=1e-3`); `seed=1,2` takes other seeds than the
+sweep's. Failed rows do not stop the others; they are listed at the end, and the same command tries them again.
+"""
+
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from memtrans.configuration import CONFIGS, command
+from memtrans.errors import UserError
+from memtrans.sweeping import find_sweep, plan_runs, plan_sweep, run_missing
+from memtrans.tables.show import write_and_show
+
+
+@command
+def main(config: DictConfig) -> None:
+    if config.sweep is None:
+        raise UserError("which table? Give sweep=NAME, for example sweep=demo; see configs/sweep")
+    sweep = find_sweep(config.sweep)
+    configs = plan_sweep(sweep, HydraConfig.get().overrides.task)
+    if config.plan:
+        return
+    runs = plan_runs(configs)
+    failures = run_missing(runs, config.jobs, configs[0].size.runs_per_gpu)
+    write_and_show(Path(config.paths.results), CONFIGS)
+    if failures:
+        listed = "; ".join(f"{failure.run.name}: {failure.reason} (log: {failure.run.log})" for failure in failures)
+        raise UserError(f"{len(failures)} of {len(runs)} runs failed, the same command tries them again. {listed}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,27 @@
+"""Train and score one run: `python -m scripts.train corpus=multi30k size=iwslt variant=mem_transformer seed=1`.
+
+The same command continues a run that was stopped, and only shows the result of one that has finished. With `-m`,
+Hydra's multirun: `python -m scripts.train -m variant=transformer,mem_transformer seed=1,2,3`.
+"""
+
+from omegaconf import DictConfig
+
+from memtrans.configuration import command
+from memtrans.errors import UserError
+from memtrans.sweeping import plan_runs, run_missing
+
+
+@command
+def main(config: DictConfig) -> None:
+    (run,) = plan_runs([config])
+    if failures := run_missing([run], jobs=1, runs_per_gpu=1):
+        raise UserError(f"{run.name} failed: {failures[0].reason} (log: {run.log})")
+    record = run.record()
+    assert record is not None
+    print(f"{run.name}: {run.results / 'records' / run.hash}.json")
+    for score in record.scores:
+        print(f"  {score.split}: {score.metric} {score.value:.2f} ({score.signature})")
+
+
+if __name__ == "__main__":
+    main()
