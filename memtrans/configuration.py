@@ -8,6 +8,7 @@ from typing import Any
 import hydra
 import yaml
 from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
 from memtrans.errors import main_guard
@@ -36,6 +37,8 @@ def command(function: Callable[[DictConfig], None]) -> Callable[[], None]:
 
 
 def compose(overrides: Sequence[str] = ()) -> DictConfig:
-    """The config that `python -m scripts.train <overrides>` would get."""
+    """The config that `python -m scripts.train <overrides>` would get. Works inside a command and outside."""
+    if GlobalHydra.instance().is_initialized():
+        return hydra.compose("config", list(overrides))
     with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
         return hydra.compose("config", list(overrides))

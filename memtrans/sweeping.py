@@ -4,24 +4,16 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
-from memtrans.configuration import CONFIGS, compose
-from memtrans.corpora import prepare
-from memtrans.errors import UserError, did_you_mean
+from memtrans.configuration import compose
+from memtrans.corpora import Prepared, prepare
+from memtrans.errors import UserError
 from memtrans.launch import Failure, launch
 from memtrans.runs import Run, plan_run
-from memtrans.sweeps_spec import SweepRow, SweepSpec, load_sweeps
+from memtrans.sweeps_spec import SweepRow, SweepSpec
 
 NOT_FOR_RUNS = ("sweep", "jobs", "plan")  # settings of the sweep command itself
-
-
-def find_sweep(name: str) -> SweepSpec:
-    """Raises UserError, with the near names, if there is no such sweep."""
-    sweeps = load_sweeps(CONFIGS)
-    if name not in sweeps:
-        raise UserError(f"sweep={name}: no such sweep in configs/sweep; {did_you_mean(name, sweeps)}")
-    return sweeps[name]
 
 
 def row_overrides(sweep: SweepSpec, row: SweepRow, seed: int, further: Iterable[str]) -> list[str]:
@@ -30,15 +22,15 @@ def row_overrides(sweep: SweepSpec, row: SweepRow, seed: int, further: Iterable[
     overrides += [f"variant={row.variant}", f'label="{row.label}"']
     if row.memory_tokens is not None:
         overrides.append(f"model.memory_tokens={row.memory_tokens}")
-    return [*overrides, *row.overrides, *further]
+    # Hydra takes a group only once, so of two overrides of the same key the last stands
+    return list({o.partition("=")[0]: o for o in [*overrides, *row.overrides, *further]}.values())
 
 
 def plan_sweep(sweep: SweepSpec, further: Sequence[str]) -> list[DictConfig]:
     """The composed config of every row and seed, seed by seed, so that an early stop leaves whole comparisons."""
-    further = [override for override in further if override.lstrip("+").partition("=")[0] not in NOT_FOR_RUNS]
-    return [
-        compose(row_overrides(sweep, row, seed, further)) for seed in _seeds(sweep, further) for row in sweep.rows
-    ]
+    kept = [o for o in further if o.partition("=")[0] not in (*NOT_FOR_RUNS, "seed")]
+    seeds = _seeds(sweep, further)
+    return [compose(row_overrides(sweep, row, seed, kept)) for seed in seeds for row in sweep.rows]
 
 
 def _seeds(sweep: SweepSpec, further: Iterable[str]) -> tuple[int, ...]:
@@ -54,7 +46,14 @@ def _seeds(sweep: SweepSpec, further: Iterable[str]) -> tuple[int, ...]:
 
 def plan_runs(configs: Iterable[DictConfig]) -> list[Run]:
     """The runs of composed configs; their corpora are prepared first, each once."""
-    return [plan_run(config, prepare(config.corpus, Path(config.paths.data))) for config in configs]
+    prepared: dict[str, Prepared] = {}
+    runs = []
+    for config in configs:
+        key = OmegaConf.to_yaml(config.corpus)
+        if key not in prepared:
+            prepared[key] = prepare(config.corpus, Path(config.paths.data))
+        runs.append(plan_run(config, prepared[key]))
+    return runs
 
 
 def run_missing(runs: Sequence[Run], jobs: int | None, runs_per_gpu: int) -> list[Failure]:

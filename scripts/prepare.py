@@ -2,17 +2,13 @@
 
 from pathlib import Path
 
-import hydra
 from omegaconf import DictConfig
 
+from memtrans.configuration import command
 from memtrans.corpora import prepare, show
-from memtrans.errors import main_guard
-
-CONFIGS = str(Path(__file__).resolve().parent.parent / "configs")
 
 
-@hydra.main(config_path=CONFIGS, config_name="config", version_base="1.3")
-@main_guard
+@command
 def main(config: DictConfig) -> None:
     show(prepare(config.corpus, Path(config.paths.data)))
 

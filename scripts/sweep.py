@@ -11,15 +11,16 @@ from omegaconf import DictConfig
 
 from memtrans.configuration import CONFIGS, command
 from memtrans.errors import UserError
-from memtrans.sweeping import find_sweep, plan_runs, plan_sweep, run_missing
+from memtrans.sweeping import plan_runs, plan_sweep, run_missing
+from memtrans.sweeps_spec import load_sweeps
 from memtrans.tables.show import write_and_show
 
 
 @command
 def main(config: DictConfig) -> None:
-    if config.sweep is None:
+    if "sweep" not in config:
         raise UserError("which table? Give sweep=NAME, for example sweep=demo; see configs/sweep")
-    sweep = find_sweep(config.sweep)
+    sweep = load_sweeps(CONFIGS)[config.sweep.name]
     configs = plan_sweep(sweep, HydraConfig.get().overrides.task)
     if config.plan:
         return

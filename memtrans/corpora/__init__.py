@@ -1,0 +1,11 @@
+"""Corpora: from a config and the published archives (or the user's own files) to data that fairseq trains on.
+
+Rooms, in the order of the work: `sources` (which files), `fetch` (verified downloads), `extract` (archives), `text`
+(reading lines and pairs), `clean`, `vocabulary`, `binarise`; `prepare` runs them, each at most once.
+"""
+
+from memtrans.corpora.prepare import Prepared, prepare
+from memtrans.corpora.report import show
+from memtrans.corpora.text import read_lines
+
+__all__ = ["Prepared", "prepare", "read_lines", "show"]
