@@ -18,7 +18,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def main_guard(function: Callable[..., None]) -> Callable[..., None]:
-    """Decorate an entry point: a `UserError` becomes one line on standard error and exit status 1, Ctrl-C becomes 130."""
+    """Decorate an entry point: a `UserError` becomes one line on standard error and exit status 1, Ctrl-C 130."""
 
     @functools.wraps(function)
     def guarded(*args: object, **kwargs: object) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import memtrans_fairseq  # noqa: F401  (fairseq does not import without it)
 
 import torch
-from fairseq import checkpoint_utils, tasks, utils
+from fairseq import checkpoint_utils, utils
 from fairseq.dataclass.configs import GenerationConfig
 from fairseq.models import FairseqModel
 from sacrebleu.metrics import BLEU, CHRF
@@ -28,20 +28,23 @@ def checkpoint_of(run: Run) -> Path:
 
 
 def average_checkpoints(folder: Path, count: int) -> Path:
-    """Average the parameters of the last `count` epochs into `checkpoint_average_<count>.pt` and return its path.
+    """Average the parameters of the last `count` checkpoints into `checkpoint_average_<count>.pt`; returns its path.
 
-    Raises UserError if there are fewer epochs than that.
+    They are those of the ends of epochs, or, where a recipe keeps too few of these, those of every so many updates.
+    Raises UserError if there are fewer than that.
     """
     path = folder / f"checkpoint_average_{count}.pt"
     if path.exists():
         return path
-    ends = [Path(p) for p in checkpoint_utils.checkpoint_paths(str(folder), pattern=r"checkpoint(\d+)\.pt")][:count]
-    if len(ends) < count:
+    kinds = (r"checkpoint(\d+)\.pt", r"checkpoint_\d+_(\d+)\.pt")
+    found = [checkpoint_utils.checkpoint_paths(str(folder), pattern=kind)[:count] for kind in kinds]
+    newest = next((paths for paths in found if len(paths) == count), None)
+    if newest is None:
         raise UserError(
-            f"{folder}: {count} epochs are to be averaged, {len(ends)} were trained; train longer or set "
-            "protocol.checkpoint=last"
+            f"{folder}: {count} checkpoints are to be averaged, {max(map(len, found))} were saved; train longer, save "
+            "more often (train.save_interval_updates) or set protocol.checkpoint=last"
         )
-    states = [checkpoint_utils.load_checkpoint_to_cpu(str(end)) for end in ends]
+    states = [checkpoint_utils.load_checkpoint_to_cpu(path) for path in newest]
     # sums in float32: half precision would lose digits
     average = {
         key: sum(state["model"][key].float() for state in states).div(count).to(value)  # type: ignore[union-attr]

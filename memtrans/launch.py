@@ -139,7 +139,7 @@ def _display(runs: int) -> Iterator[_Plain | _Bars]:
 
 
 def _left(worker: Worker, fraction: float) -> str:
-    """Time left, from the speed since this worker started. A continued run starts above 0, so it overstates a little."""
+    """Time left, from the speed since this worker started; too little for a run that was continued half-way."""
     if not 0 < fraction < 1:
         return ""
     seconds = (time.monotonic() - worker.started) * (1 - fraction) / fraction

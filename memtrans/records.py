@@ -6,15 +6,14 @@ in `results/records/<run>.json`. Nothing heavy is imported here: tables of recor
 """
 
 import json
-import os
 import re
-import secrets
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
 from memtrans.errors import UserError
+from memtrans.files import write_text
 from memtrans.strict import build, strict
 
 SCHEMA = 1
@@ -184,17 +183,6 @@ class Record:
 def load_all(folder: Path) -> list[Record]:
     """All records of a folder, by file name. A folder that is not there has none; a broken file raises UserError."""
     return [Record.load(path) for path in sorted(folder.glob("*.json"))]
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all, making its folder if need be."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _matches(field: str, value: str, pattern: str, meaning: str) -> None:

@@ -1,4 +1,4 @@
-"""A run: what identifies it, where it lies, and the fairseq command that trains it. No torch here: planning is quick."""
+"""A run: what identifies it, where it lies, and the fairseq command that trains it. No torch is imported here."""
 
 import hashlib
 import json
@@ -11,7 +11,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from memtrans.corpora import Prepared
 from memtrans.errors import UserError
-from memtrans.records import Record, write_text
+from memtrans.files import write_json
+from memtrans.records import Record
 from memtrans.sweeps_spec import row_label
 
 PRECISIONS = {"fp32": None, "fp16": "--fp16", "bf16": "--bf16", "amp": "--amp"}
@@ -66,7 +67,7 @@ class Run:
         """Write the run's own description, from which a worker in another process reads it back."""
         content = {key: str(value) if isinstance(value, Path) else value for key, value in asdict(self).items()}
         path = self.folder / "run.json"
-        write_text(path, json.dumps(content, indent=2) + "\n")
+        write_json(path, content)
         return path
 
     @classmethod
@@ -80,7 +81,7 @@ def _hash(identity: Mapping[str, Any]) -> str:
 
 
 def plan_run(config: DictConfig, prepared: Prepared) -> Run:
-    """The run that a composed config describes, on a prepared corpus. Raises UserError for settings that cannot work."""
+    """The run that a config describes, on a prepared corpus. Raises UserError for settings that cannot work."""
     values: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     manifest = prepared.manifest
     identity = {
@@ -148,7 +149,7 @@ def train_arguments(run: Run) -> list[str]:
     arguments += [precision] if precision else []
     arguments += ["--seed", str(run.seed), "--save-dir", str(run.checkpoints)]
     arguments += ["--keep-last-epochs", str(averaged)] if averaged else ["--no-epoch-checkpoints"]
-    arguments += ["--keep-interval-updates", "1", "--skip-invalid-size-inputs-valid-test"]
+    arguments += ["--keep-interval-updates", str(max(averaged, 1)), "--skip-invalid-size-inputs-valid-test"]
     arguments += ["--log-format", "json", "--log-interval", "20", "--num-workers", "1"]
     if run.tracking["tensorboard"]:
         arguments += ["--tensorboard-logdir", str(run.folder / "tensorboard")]

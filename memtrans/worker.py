@@ -16,9 +16,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from memtrans.corpora.files import locked
+from memtrans.corpora import read_lines
 from memtrans.errors import UserError, main_guard
-from memtrans.records import SCHEMA, Corpus, Hardware, Hypotheses, Record, Score, write_text
+from memtrans.files import write_bytes, write_text
+from memtrans.locks import locked
+from memtrans.records import SCHEMA, Corpus, Hardware, Hypotheses, Record, Score
 from memtrans.runs import Run, train_arguments
 
 PACKAGES = ("torch", "fairseq", "numpy", "sacrebleu", "sentencepiece", "hydra-core", "omegaconf", "memtrans")
@@ -82,7 +84,7 @@ def evaluate(run: Run) -> Record:
         if not path.exists():
             print(f"translating {split}", flush=True)
             write_text(path, "".join(f"{line}\n" for line in evaluation.translate(model, task, split, protocol)))
-        hypotheses = path.read_text(encoding="utf-8").split("\n")[:-1]
+        hypotheses = list(read_lines(path))
         sentences = protocol["sentences"] if split == protocol["split"] else None
         chosen = evaluation.draw(len(hypotheses), sentences, protocol["draw_seed"])
         scores += evaluation.score(hypotheses, evaluation.references_of(run, split), split, chosen)
@@ -130,10 +132,10 @@ def _record(run: Run, model: Any, scores: list[Score]) -> Record:
 
 def _keep_hypotheses(run: Run, split: str) -> Hypotheses:
     """Copy the scored translations beside the records."""
-    text = (run.folder / f"{split}.hypotheses.txt").read_text(encoding="utf-8")
+    content = (run.folder / f"{split}.hypotheses.txt").read_bytes()
     name = f"hypotheses/{run.hash}.{split}.txt"
-    write_text(run.results / name, text)
-    return Hypotheses(file=name, sha256=hashlib.sha256(text.encode()).hexdigest())
+    write_bytes(run.results / name, content)
+    return Hypotheses(file=name, sha256=hashlib.sha256(content).hexdigest())
 
 
 def _hardware() -> Hardware:

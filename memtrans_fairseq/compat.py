@@ -10,8 +10,10 @@ import importlib
 import importlib.metadata
 import logging
 import multiprocessing
+import os
 import pickle
 import re
+import shutil
 import types
 import warnings
 from argparse import Namespace
@@ -39,6 +41,7 @@ def apply() -> None:
         no_encoder_fast_path,
         bf16_without_tpu,
         amp_unscales_once,
+        whole_checkpoint_copies,
     ):
         cure()
 
@@ -270,6 +273,32 @@ def amp_unscales_once() -> None:
         self.scaler.update()
 
     AMPOptimizer.step = step
+
+
+@functools.cache
+def whole_checkpoint_copies() -> None:
+    """Symptom: a process killed while it saves leaves half a `checkpoint_last.pt`, from which nothing can resume.
+
+    In fairseq 0.12.2: the first file of a save appears by renaming, but `checkpoint_best.pt` and `checkpoint_last.pt`
+    are then copied over the old ones. Scope: these copies. They become hard links (or copies, where the file system has
+    none), also put in place by renaming: whole at any moment, and at no cost in disk or time.
+    """
+    from fairseq import checkpoint_utils
+
+    class WholeCopies(checkpoint_utils.PathManager):
+        @staticmethod
+        def copy(src_path: str, dst_path: str, overwrite: bool = False) -> bool:
+            temporary = f"{dst_path}.tmp"
+            if os.path.lexists(temporary):
+                os.remove(temporary)
+            try:
+                os.link(src_path, temporary)
+            except OSError:
+                shutil.copyfile(src_path, temporary)
+            os.replace(temporary, dst_path)
+            return True
+
+    checkpoint_utils.PathManager = WholeCopies
 
 
 def no_cudnn_attention() -> None:

@@ -10,7 +10,8 @@ import pytest
 from make_records import digest, fields, perplexity, record
 
 from memtrans.errors import UserError
-from memtrans.records import Corpus, Hardware, Hypotheses, Record, Score, load_all, write_text
+from memtrans.files import write_text
+from memtrans.records import Corpus, Hardware, Hypotheses, Record, Score, load_all
 
 
 def written(folder: Path, content: dict[str, Any]) -> Path:

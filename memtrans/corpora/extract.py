@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from memtrans.corpora.files import new_folder
 from memtrans.errors import UserError
+from memtrans.files import new_folder
 
 
 def extract(archive: Path, members: list[str], target: Path) -> None:

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import requests
 
-from memtrans.corpora.files import checksum, locked
-from memtrans.corpora.progress import say, transfer
 from memtrans.errors import UserError
+from memtrans.files import checksum
+from memtrans.locks import locked
+from memtrans.progress import say, transfer
 
 MIRROR = "MEMTRANS_MIRROR"  # environment variable: a folder that is tried before the network
 TIMEOUT = (15, 60)  # seconds: to connect, and between two packets

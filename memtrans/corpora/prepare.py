@@ -22,11 +22,12 @@ from omegaconf.errors import MissingMandatoryValue
 from memtrans.corpora import sources
 from memtrans.corpora.binarise import binarise, count_tokens
 from memtrans.corpora.clean import Rules, clean
-from memtrans.corpora.files import locked, new_folder, write_json
-from memtrans.corpora.progress import say
 from memtrans.corpora.text import read_pairs
 from memtrans.corpora.vocabulary import train_vocabulary
 from memtrans.errors import UserError
+from memtrans.files import new_folder, write_json
+from memtrans.locks import locked
+from memtrans.progress import say
 
 PIPELINE = 1  # raise it whenever the same inputs give another output: prepared folders get new names
 DECISIVE = ("source_lang", "target_lang", "clean", "vocabulary", "seed", "sizes")  # settings that decide the content

@@ -11,9 +11,9 @@ from typing import Any
 from omegaconf import DictConfig
 
 from memtrans.corpora import extract, fetch
-from memtrans.corpora.files import checksum, write_bytes
-from memtrans.corpora.progress import say
 from memtrans.errors import UserError, did_you_mean
+from memtrans.files import checksum, write_bytes
+from memtrans.progress import say
 
 KINDS = ("published", "local", "demo")
 GENERATOR = Path(__file__).parent / "demo"

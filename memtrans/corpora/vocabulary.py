@@ -12,9 +12,9 @@ from typing import Any
 
 import sentencepiece
 
-from memtrans.corpora.files import write_bytes
 from memtrans.corpora.text import read_lines
 from memtrans.errors import UserError
+from memtrans.files import write_bytes
 
 SPECIAL: dict[str, Any] = {
     "bos_id": 0,

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from memtrans.records import write_text
+from memtrans.files import write_text
 from memtrans.tables import tables_text
 
 

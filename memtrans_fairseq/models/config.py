@@ -42,5 +42,5 @@ FlatTransformerConfig.__doc__ = "All options of fairseq's transformer, flat: `en
 
 def nested(cfg: DictConfig | Namespace) -> TransformerConfig:
     """fairseq's nested config of the flat `cfg`. Options that fairseq does not know (memory's) stay on top."""
-    values = OmegaConf.to_container(cfg, resolve=True) if isinstance(cfg, DictConfig) else vars(cfg)
+    values: Any = OmegaConf.to_container(cfg, resolve=True) if isinstance(cfg, DictConfig) else vars(cfg)
     return TransformerConfig.from_namespace(Namespace(**values))
