@@ -11,6 +11,7 @@ import torch
 from fairseq import checkpoint_utils, utils
 from fairseq.dataclass.configs import GenerationConfig
 from fairseq.models import FairseqModel
+from omegaconf import OmegaConf
 from sacrebleu.metrics import BLEU, CHRF
 
 from memtrans.corpora import read_lines
@@ -50,7 +51,9 @@ def average_checkpoints(folder: Path, count: int) -> Path:
         key: sum(state["model"][key].float() for state in states).div(count).to(value)  # type: ignore[union-attr]
         for key, value in states[0]["model"].items()
     }
-    merged = {key: value for key, value in states[0].items() if key != "last_optimizer_state"} | {"model": average}
+    config = OmegaConf.to_container(states[0]["cfg"])  # as fairseq writes it
+    merged = {key: value for key, value in states[0].items() if key != "last_optimizer_state"}
+    merged |= {"cfg": config, "model": average}
     checkpoint_utils.torch_persistent_save(merged, str(path))
     return path
 

@@ -1,6 +1,7 @@
 """Workers side by side: start them, show how far they are, collect what failed. A failed run stops no other."""
 
 import contextlib
+import math
 import os
 import subprocess
 import sys
@@ -64,7 +65,11 @@ def launch(runs: Sequence[Run], jobs: int, gpus: int) -> list[Failure]:
 def _start(run: Run, slot: int, jobs: int, gpus: int) -> Worker:
     run.write()
     threads = max(1, len(os.sched_getaffinity(0)) // jobs)
-    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}
+    environment = os.environ | {
+        "OMP_NUM_THREADS": str(threads),
+        "PYTHONUNBUFFERED": "1",
+        "MEMTRANS_RUNS_PER_DEVICE": str(math.ceil(jobs / max(gpus, 1))),
+    }
     if gpus:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
         names = visible if visible != [""] else [str(i) for i in range(gpus)]

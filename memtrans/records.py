@@ -67,15 +67,19 @@ class Corpus:
 
 @strict
 class Hardware:
-    """What it ran on. `device` is "cpu" or the accelerator's name, `devices` how many; `cpu` and `cpus` the host's."""
+    """What it ran on. `device` is "cpu" or the accelerator's name, `devices` how many; `cpu` and `cpus` the host's.
+
+    `runs_per_device` is how many runs at the most shared a device while this one trained: they share its speed.
+    """
 
     device: str
     devices: int
     cpu: str
     cpus: int
+    runs_per_device: int
 
     def __post_init__(self) -> None:
-        _positive(self, "devices", "cpus")
+        _positive(self, "devices", "cpus", "runs_per_device")
 
 
 @strict
@@ -151,10 +155,10 @@ class Record:
 
     @property
     def gpu_hours(self) -> float | None:
-        """Hours of training times devices; None on a CPU."""
+        """Hours of training times devices, of a shared device its share; None on a CPU."""
         if self.hardware.device.lower() == "cpu":
             return None
-        return self.train_seconds * self.hardware.devices / 3600
+        return self.train_seconds * self.hardware.devices / self.hardware.runs_per_device / 3600
 
     @classmethod
     def load(cls, path: Path) -> "Record":

@@ -147,6 +147,7 @@ def _hardware() -> Hardware:
         devices=max(gpus, 1),
         cpu=_cpu_model(),
         cpus=len(os.sched_getaffinity(0)),
+        runs_per_device=int(os.environ.get("MEMTRANS_RUNS_PER_DEVICE", 1)),
     )
 
 

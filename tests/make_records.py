@@ -28,7 +28,7 @@ def fields(label: str = "Transformer", seed: int = 1, bleu: float = 30.0, **chan
         "config": {"seed": seed, "model": {"memory_tokens": 0, "betas": [0.9, 0.98], "note": None}},
         "commit": "0123456789abcdef0123456789abcdef01234567",
         "finished": "2024-05-01T12:00:00+00:00",
-        "hardware": {"device": "NVIDIA H200", "devices": 2, "cpu": "Some CPU", "cpus": 16},
+        "hardware": {"device": "NVIDIA H200", "devices": 2, "cpu": "Some CPU", "cpus": 16, "runs_per_device": 1},
         "versions": dict.fromkeys(["python", "torch", "fairseq", "numpy", "sacrebleu", "memtrans"], "1.0"),
         "parameters": 1_234_567,
         "updates": 3_000,

@@ -21,7 +21,12 @@ from fairseq import checkpoint_utils
 ROOT = Path(__file__).parents[1]
 # what pip installs for the entry point
 SCRIPT = "import sys\nfrom memtrans_fairseq.cli import main\nif __name__ == '__main__':\n    sys.exit(main())\n"
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline"}
+ENVIRONMENT = {
+    **os.environ,
+    "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]),
+    "OMP_NUM_THREADS": "1",
+    "WANDB_MODE": "offline",
+}
 NO_GPU = ENVIRONMENT | {"CUDA_VISIBLE_DEVICES": ""}
 DEVICE = ["--cpu"]
 MODEL = shlex.split(

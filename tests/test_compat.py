@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def python(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **environment}
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]), "OMP_NUM_THREADS": "1", **environment}
     return subprocess.run([sys.executable, *arguments], env=env, capture_output=True, text=True, timeout=120)
 
 

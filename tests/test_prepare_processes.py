@@ -35,7 +35,7 @@ prepare(OmegaConf.load(sys.argv[1]), Path(sys.argv[2]))
 
 def start(config: Path, data: Path) -> subprocess.Popen:
     environment = {key: value for key, value in os.environ.items() if key != "MEMTRANS_MIRROR"}
-    environment |= {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+    environment |= {"PYTHONPATH": os.pathsep.join([str(REPOSITORY), *sys.path]), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", PROGRAM, str(config), str(data)]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 

@@ -162,7 +162,10 @@ def test_derived_numbers() -> None:
     made = record()  # 7.2 M tokens in an hour on two devices
     assert made.tokens_per_second == 2_000
     assert made.gpu_hours == 2
-    assert record(hardware={"device": "cpu", "devices": 1, "cpu": "Some CPU", "cpus": 2}).gpu_hours is None
+    assert (
+        record(hardware={"device": "cpu", "devices": 1, "cpu": "Some CPU", "cpus": 2, "runs_per_device": 1}).gpu_hours
+        is None
+    )
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'"text"', b"\xff\xfe", b'{"schema": NaN}'])

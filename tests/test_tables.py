@@ -33,7 +33,7 @@ toy,demo,"MemCtrl 20, pre-LN",bleu,,,,a book,?,value not known here
 wiki,lm,Transformer,perplexity,29.95,0.15,3,another book,R,
 wiki,lm,MemTransformer 10,perplexity,29.63,0.06,3,another book,R,
 """
-CPU = {"device": "cpu", "devices": 1, "cpu": "Some CPU", "cpus": 2}
+CPU = {"device": "cpu", "devices": 1, "cpu": "Some CPU", "cpus": 2, "runs_per_device": 1}
 
 
 @pytest.fixture
@@ -111,7 +111,7 @@ Corpus toy, size demo, protocol paper.
 - Hardware: 2 × NVIDIA H200 (Some CPU, 16 cores) (5 runs); Some CPU, 2 cores (1 run).
 - Commit: 0123456789ab (5 runs); abcdef0-dirty (1 run).
 - Checkpoint evaluated: average of 5.
-- tokens/s: target tokens per second of training, mean over seeds. GPU-hours: training time × devices, summed over seeds; runs that shared a device each count their whole time.
+- tokens/s: target tokens per second of training, mean over seeds; runs that shared a device shared its speed. GPU-hours: training time × devices, of a shared device the share, summed over seeds.
 - –: none, or not measured. ?: published, but the value is not known here.
 """  # noqa: E501
 

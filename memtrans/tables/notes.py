@@ -80,8 +80,8 @@ def _run_notes(table: Table) -> list[str]:
         f"Hardware: {_tally(map(_hardware, table.records))}.",
         f"Commit: {_tally(map(_commit, table.records))}.",
         f"Checkpoint evaluated: {_tally(record.checkpoint for record in table.records)}.",
-        "tokens/s: target tokens per second of training, mean over seeds. GPU-hours: training time × devices, summed "
-        "over seeds; runs that shared a device each count their whole time.",
+        "tokens/s: target tokens per second of training, mean over seeds; runs that shared a device shared its speed. "
+        "GPU-hours: training time × devices, of a shared device the share, summed over seeds.",
     ]
 
 
@@ -91,8 +91,10 @@ def _legend() -> str:
 
 def _hardware(record: Record) -> str:
     hardware = record.hardware
-    host = f"{hardware.cpu}, {hardware.cpus} cores"
-    return host if record.gpu_hours is None else f"{hardware.devices} × {hardware.device} ({host})"
+    text = f"{hardware.cpu}, {hardware.cpus} cores"
+    if record.gpu_hours is not None:
+        text = f"{hardware.devices} × {hardware.device} ({text})"
+    return text if hardware.runs_per_device == 1 else f"{text}, shared by {hardware.runs_per_device} runs"
 
 
 def _commit(record: Record) -> str:

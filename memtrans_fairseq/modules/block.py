@@ -57,7 +57,7 @@ class Block(nn.Module):
 
 
 class MemoryLayer(nn.Module):
-    """Base of the layers that treat memory and sequence apart; `split` gives the two parts of X = [memory; sequence]."""
+    """Base of layers that treat memory and sequence apart; `split` gives the two parts of X = [memory; sequence]."""
 
     def __init__(self, cfg: TransformerConfig) -> None:
         super().__init__()
