@@ -70,3 +70,13 @@ def _gpus() -> int:
     import torch  # only when something is to run: it takes seconds
 
     return torch.cuda.device_count()
+
+
+def below_floor(sweep: SweepSpec, runs: Iterable[Run]) -> list[str]:
+    """The finished runs that score less than the sweep's floor, if it has one, with their scores."""
+    found = ((run, run.record()) for run in runs if sweep.floor is not None)
+    return [
+        f"{run.name} with {record.headline.value:.2f}"
+        for run, record in found
+        if record is not None and record.headline.value < sweep.floor  # type: ignore[operator]
+    ]

@@ -1,7 +1,8 @@
 """Run the rows of a table that have no record yet: `python -m scripts.sweep sweep=multi30k`.
 
 Further overrides apply to every row (`corpus=multi30k size=iwslt train.lr=1e-3`); `seed=1,2` takes other seeds than the
-sweep's. Failed rows do not stop the others; they are listed at the end, and the same command tries them again.
+sweep's; `plan=true` only says what there is to do. Failed rows do not stop the others; they are listed at the end, and
+the same command tries them again.
 """
 
 from pathlib import Path
@@ -11,7 +12,7 @@ from omegaconf import DictConfig
 
 from memtrans.configuration import CONFIGS, command
 from memtrans.errors import UserError
-from memtrans.sweeping import plan_runs, plan_sweep, run_missing
+from memtrans.sweeping import below_floor, plan_runs, plan_sweep, run_missing
 from memtrans.sweeps_spec import load_sweeps
 from memtrans.tables.show import write_and_show
 
@@ -30,6 +31,8 @@ def main(config: DictConfig) -> None:
     if failures:
         listed = "; ".join(f"{failure.run.name}: {failure.reason} (log: {failure.run.log})" for failure in failures)
         raise UserError(f"{len(failures)} of {len(runs)} runs failed, the same command tries them again. {listed}")
+    if weak := below_floor(sweep, runs):
+        raise UserError(f"below the floor of {sweep.floor:g} BLEU, so something is broken: {', '.join(weak)}")
 
 
 if __name__ == "__main__":

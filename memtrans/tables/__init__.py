@@ -16,6 +16,10 @@ __all__ = ["Row", "Summary", "Table", "build_tables", "load_paper", "render", "s
 
 
 def tables_text(results: Path, configs: Path) -> str:
-    """TABLES.md for the records and `paper.csv` of a folder of results and the sweeps of a folder of configs."""
-    tables = build_tables(load_all(results / "records"), load_sweeps(configs), load_paper(results / "paper.csv"))
-    return render(tables)
+    """TABLES.md for the records and `paper.csv` of a folder of results and the sweeps of a folder of configs.
+
+    A folder of results of one's own needs no `paper.csv`: its tables are read against nothing.
+    """
+    published = results / "paper.csv"
+    paper = load_paper(published) if published.exists() else {}
+    return render(build_tables(load_all(results / "records"), load_sweeps(configs), paper))

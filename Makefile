@@ -1,0 +1,56 @@
+# Everything starts here: `make help`.
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+INSTALLED := $(VENV)/.installed
+
+# reproduce-wmt: which corpus, which sizes, and any further overrides, such as ARGS="seed=1 jobs=2"
+CORPUS ?= wmt14_deen
+SIZE ?= $(if $(filter wmt14_deen,$(CORPUS)),base small,iwslt)
+PROTOCOL ?= $(if $(filter wmt14_deen,$(CORPUS)),paper,full)
+ARGS ?=
+SWEEP = $(RUN) -m scripts.sweep sweep=wmt14_base corpus=$(CORPUS) size=$$size protocol=$(PROTOCOL) $(ARGS)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-fast lint doctor reproduce-wmt tables clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-15s %s\n", $$1, $$2}' Makefile
+
+setup: $(INSTALLED)  ## install everything into .venv (the other targets do it when needed)
+
+# fairseq's own metadata pins versions that no longer install, hence --no-deps: see memtrans_fairseq/compat.py
+$(INSTALLED): pyproject.toml constraints.txt Makefile
+	@$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info < (3, 13) else \
+		"error: Python 3.11 or 3.12 is needed, this is " + sys.version.split()[0] + ": make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(RUN) -m pip install --quiet --no-deps fairseq==0.12.2
+	@touch $@
+
+demo: $(INSTALLED)  ## the whole job in miniature: generate a corpus, train five models, score, tabulate
+	$(RUN) -m scripts.sweep sweep=demo paths.results=runs/demo
+
+test: $(INSTALLED)  ## all tests
+	$(RUN) -m pytest -n auto
+
+test-fast: $(INSTALLED)  ## the tests that take seconds
+	$(RUN) -m pytest -n auto -m 'not slow'
+
+lint: $(INSTALLED)  ## ruff and mypy
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
+
+doctor: $(INSTALLED)  ## what is installed, which GPU, what is missing and how to mend it
+	@$(RUN) -m scripts.doctor
+
+reproduce-wmt: $(INSTALLED)  ## the paper's translation tables; or another corpus: CORPUS=multi30k SIZE=iwslt
+	@set -e; for size in $(SIZE); do $(SWEEP) plan=true; done
+	@set -e; for size in $(SIZE); do $(SWEEP); done
+
+tables: $(INSTALLED)  ## write results/TABLES.md from the records
+	$(RUN) -m scripts.tabulate
+
+clean:  ## remove the virtual environment and caches; data, runs and results stay
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache *.egg-info
