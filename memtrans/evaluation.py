@@ -20,12 +20,11 @@ from memtrans.records import Score
 from memtrans.runs import Run, averaged_checkpoints
 
 
-def checkpoint_of(run: Run) -> Path:
-    """The checkpoint that the run's protocol scores, averaging it first if need be."""
-    choice = run.identity["protocol"]["checkpoint"]
+def checkpoint_of(folder: Path, choice: str) -> Path:
+    """The checkpoint of a run's folder that a protocol chooses: best, last, or average N, averaged now if need be."""
     if count := averaged_checkpoints(choice):
-        return average_checkpoints(run.checkpoints, count)
-    return run.checkpoints / f"checkpoint_{choice}.pt"
+        return average_checkpoints(folder, count)
+    return folder / f"checkpoint_{choice}.pt"
 
 
 def average_checkpoints(folder: Path, count: int) -> Path:

@@ -76,7 +76,7 @@ def evaluate(run: Run) -> Record:
     from memtrans import evaluation
 
     protocol = run.identity["protocol"]
-    checkpoint = evaluation.checkpoint_of(run)
+    checkpoint = evaluation.checkpoint_of(run.checkpoints, protocol["checkpoint"])
     model, task = evaluation.load_model(checkpoint, run.data)
     scores: list[Score] = []
     for split in [protocol["split"], *protocol["extra_splits"]]:

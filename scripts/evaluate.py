@@ -5,6 +5,7 @@ Any key of the run's protocol may be given. The scores are printed; the run's re
 
 import sys
 from pathlib import Path
+from typing import Any
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -22,14 +23,13 @@ def main() -> None:
     if not (folder / "run.json").exists():
         raise UserError(f"{folder}: not a run's folder (it has no run.json); give one of runs/")
     run = Run.read(folder)
-    run.identity["protocol"] |= _changes(run, sys.argv[2:])
-    protocol = run.identity["protocol"]
+    protocol = run.identity["protocol"] | _changes(run, sys.argv[2:])
     if not (run.checkpoints / "checkpoint_last.pt").exists():
         raise UserError(f"{folder}: the run has no checkpoint yet; finish it with scripts.train or scripts.sweep")
 
     from memtrans import evaluation  # torch: only when all is in order
 
-    model, task = evaluation.load_model(evaluation.checkpoint_of(run), run.data)
+    model, task = evaluation.load_model(evaluation.checkpoint_of(run.checkpoints, protocol["checkpoint"]), run.data)
     references = evaluation.references_of(run, protocol["split"])
     hypotheses = evaluation.translate(model, task, protocol["split"], protocol)
     chosen = evaluation.draw(len(hypotheses), protocol["sentences"], protocol["draw_seed"])
@@ -38,17 +38,16 @@ def main() -> None:
         print(f"  {score.metric} {score.value:.2f} ({score.signature})")
 
 
-def _changes(run: Run, arguments: list[str]) -> dict:
+def _changes(run: Run, arguments: list[str]) -> dict[str, Any]:
     """`key=value` arguments as a part of the protocol. Raises UserError for a key that the protocol does not have."""
     try:
-        changes = OmegaConf.to_container(OmegaConf.from_dotlist(arguments))
+        changes: Any = OmegaConf.to_container(OmegaConf.from_dotlist(arguments))
     except OmegaConfBaseException as error:
         raise UserError(f"{' '.join(arguments)}: expected key=value ({error})") from error
-    assert isinstance(changes, dict)
     for key in changes:
         if key not in run.identity["protocol"]:
-            raise UserError(f"{key}: not part of a protocol; {did_you_mean(str(key), run.identity['protocol'])}")
-    return {str(key): value for key, value in changes.items()}
+            raise UserError(f"{key}: not part of a protocol; {did_you_mean(key, run.identity['protocol'])}")
+    return changes
 
 
 if __name__ == "__main__":
