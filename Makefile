@@ -4,7 +4,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 
-# reproduce-wmt: which corpus, which sizes, and any further overrides, such as ARGS="seed=1 jobs=2"
+# reproduce-wmt: which corpus, which sizes, and any further overrides, such as ARGS="seeds=[1] jobs=2"
 CORPUS ?= wmt14_deen
 SIZE ?= $(if $(filter wmt14_deen,$(CORPUS)),base small,iwslt)
 PROTOCOL ?= $(if $(filter wmt14_deen,$(CORPUS)),paper,full)

@@ -13,7 +13,7 @@ from memtrans.launch import Failure, launch
 from memtrans.runs import Run, plan_run
 from memtrans.sweeps_spec import SweepRow, SweepSpec
 
-NOT_FOR_RUNS = ("sweep", "jobs", "plan")  # settings of the sweep command itself
+NOT_FOR_RUNS = ("sweep", "seeds", "jobs", "plan")  # settings of the sweep command itself
 
 
 def row_overrides(sweep: SweepSpec, row: SweepRow, seed: int, further: Iterable[str]) -> list[str]:
@@ -26,22 +26,12 @@ def row_overrides(sweep: SweepSpec, row: SweepRow, seed: int, further: Iterable[
     return list({o.partition("=")[0]: o for o in [*overrides, *row.overrides, *further]}.values())
 
 
-def plan_sweep(sweep: SweepSpec, further: Sequence[str]) -> list[DictConfig]:
+def plan_sweep(sweep: SweepSpec, seeds: Sequence[int], further: Iterable[str]) -> list[DictConfig]:
     """The composed config of every row and seed, seed by seed, so that an early stop leaves whole comparisons."""
-    kept = [o for o in further if o.partition("=")[0] not in (*NOT_FOR_RUNS, "seed")]
-    seeds = _seeds(sweep, further)
+    kept = [override for override in further if override.partition("=")[0] not in NOT_FOR_RUNS]
+    if given := next((override for override in kept if override.startswith("seed=")), None):
+        raise UserError(f"{given}: a sweep has several; give seeds=[{given.partition('=')[2]}]")
     return [compose(row_overrides(sweep, row, seed, kept)) for seed in seeds for row in sweep.rows]
-
-
-def _seeds(sweep: SweepSpec, further: Iterable[str]) -> tuple[int, ...]:
-    """A seed on the command line stands instead of the sweep's seeds: `seed=1`, or `seed=1,2`."""
-    given = [override.partition("=")[2] for override in further if override.startswith("seed=")]
-    if not given:
-        return sweep.seeds
-    try:
-        return tuple(int(seed) for seed in given[-1].split(","))
-    except ValueError:
-        raise UserError(f"seed={given[-1]}: expected whole numbers, such as seed=1 or seed=1,2,3") from None
 
 
 def plan_runs(configs: Iterable[DictConfig]) -> list[Run]:

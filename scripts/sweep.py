@@ -1,7 +1,7 @@
 """Run the rows of a table that have no record yet: `python -m scripts.sweep sweep=multi30k`.
 
-Further overrides apply to every row (`corpus=multi30k size=iwslt train.lr=1e-3`); `seed=1,2` takes other seeds than the
-sweep's; `plan=true` only says what there is to do. Failed rows do not stop the others; they are listed at the end, and
+Further overrides apply to every row (`corpus=multi30k size=iwslt train.lr=1e-3`); `seeds=[1,2]` takes other seeds
+than the sweep's; `plan=true` only says what there is to do. Failed rows do not stop the others; they are listed at the end, and
 the same command tries them again.
 """
 
@@ -22,7 +22,7 @@ def main(config: DictConfig) -> None:
     if "sweep" not in config:
         raise UserError("which table? Give sweep=NAME, for example sweep=demo; see configs/sweep")
     sweep = load_sweeps(CONFIGS)[config.sweep.name]
-    configs = plan_sweep(sweep, HydraConfig.get().overrides.task)
+    configs = plan_sweep(sweep, config.seeds or sweep.seeds, HydraConfig.get().overrides.task)
     if config.plan:
         return
     runs = plan_runs(configs)
