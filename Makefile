@@ -47,7 +47,7 @@ doctor: $(INSTALLED)  ## what is installed, which GPU, what is missing and how t
 
 reproduce-wmt: $(INSTALLED)  ## the paper's translation tables; or another corpus: CORPUS=multi30k SIZE=iwslt
 	@set -e; for size in $(SIZE); do $(SWEEP) plan=true; done
-	@set -e; for size in $(SIZE); do $(SWEEP); done
+	@status=0; for size in $(SIZE); do $(SWEEP) || status=1; done; exit $$status
 
 tables: $(INSTALLED)  ## write results/TABLES.md from the records
 	$(RUN) -m scripts.tabulate

@@ -1,6 +1,9 @@
 """Composing configs: where the files are, the model sizes as a config group, and the decorator of every command."""
 
-from collections.abc import Callable, Sequence
+import functools
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -9,11 +12,14 @@ import hydra
 import yaml
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from memtrans.errors import main_guard
+from memtrans.errors import UserError, did_you_mean, main_guard
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+PRIMARY = "main"  # not "config": fairseq registers a schema of that name, and Hydra would hold our file against it
 
 
 def _register_presets() -> None:
@@ -32,13 +38,39 @@ _register_presets()
 def command(function: Callable[[DictConfig], None]) -> Callable[[], None]:
     """Decorate an entry point: it gets the composed config, and fails as the harness fails (see `errors`)."""
     guarded = main_guard(function)
-    decorated: Any = hydra.main(config_path=str(CONFIGS), config_name="config", version_base="1.3")(guarded)
-    return decorated
+    decorated: Any = hydra.main(config_path=str(CONFIGS), config_name=PRIMARY, version_base="1.3")(guarded)
+
+    @main_guard
+    @functools.wraps(function)
+    def entry() -> None:
+        os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # raise errors instead of printing them in several lines
+        with _errors_in_one_line():
+            decorated()
+
+    return entry
 
 
 def compose(overrides: Sequence[str] = ()) -> DictConfig:
     """The config that `python -m scripts.train <overrides>` would get. Works inside a command and outside."""
-    if GlobalHydra.instance().is_initialized():
-        return hydra.compose("config", list(overrides))
-    with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        return hydra.compose("config", list(overrides))
+    with _errors_in_one_line():
+        if GlobalHydra.instance().is_initialized():
+            return hydra.compose(PRIMARY, list(overrides))
+        with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
+            return hydra.compose(PRIMARY, list(overrides))
+
+
+@contextmanager
+def _errors_in_one_line() -> Iterator[None]:
+    """What Hydra says of a config that cannot be composed, as a UserError."""
+    try:
+        yield
+    except MissingConfigException as error:
+        known = [option for option in error.options or () if not option.startswith("_")]
+        group, _, name = str(error.missing_cfg_file).rpartition("/")
+        raise UserError(f"{group}={name}: no such config; {did_you_mean(name, known)}") from error
+    except (HydraException, OmegaConfBaseException) as error:
+        line, cause = " ".join(str(error).split()), error.__cause__
+        if isinstance(cause, ConfigAttributeError | ConfigKeyError) and isinstance(cause.parent_node, DictConfig):
+            near = did_you_mean(str(cause.key), map(str, cause.parent_node))
+            line = f"{cause.full_key}: no such setting; {near} ({line})"
+        raise UserError(line) from error

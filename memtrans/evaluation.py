@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import memtrans_fairseq  # noqa: F401  (fairseq does not import without it)
+from memtrans_fairseq.compat import no_cudnn_attention, quiet
 
 import torch
 from fairseq import checkpoint_utils, utils
@@ -33,9 +33,6 @@ def average_checkpoints(folder: Path, count: int) -> Path:
     They are those of the ends of epochs, or, where a recipe keeps too few of these, those of every so many updates.
     Raises UserError if there are fewer than that.
     """
-    path = folder / f"checkpoint_average_{count}.pt"
-    if path.exists():
-        return path
     kinds = (r"checkpoint(\d+)\.pt", r"checkpoint_\d+_(\d+)\.pt")
     found = [checkpoint_utils.checkpoint_paths(str(folder), pattern=kind)[:count] for kind in kinds]
     newest = next((paths for paths in found if len(paths) == count), None)
@@ -53,12 +50,14 @@ def average_checkpoints(folder: Path, count: int) -> Path:
     config = OmegaConf.to_container(states[0]["cfg"])  # as fairseq writes it
     merged = {key: value for key, value in states[0].items() if key != "last_optimizer_state"}
     merged |= {"cfg": config, "model": average}
+    path = folder / f"checkpoint_average_{count}.pt"
     checkpoint_utils.torch_persistent_save(merged, str(path))
     return path
 
 
 def load_model(checkpoint: Path, data: Path) -> tuple[FairseqModel, Any]:
     """A trained model in eval mode, on the GPU if there is one, and its task. The corpus may have moved to `data`."""
+    no_cudnn_attention()
     models, config, task = checkpoint_utils.load_model_ensemble_and_task([str(checkpoint)], {"data": str(data / "bin")})
     model = models[0].eval()
     if torch.cuda.is_available():
@@ -89,11 +88,12 @@ def translate(model: FairseqModel, task: Any, split: str, protocol: Mapping[str,
     )
     generator = task.build_generator([model], search)
     target, found = task.target_dictionary, {}
-    for batch in batches:
-        sample = utils.move_to_cuda(batch) if torch.cuda.is_available() else batch
-        best = (beams[0]["tokens"] for beams in task.inference_step(generator, [model], sample))
-        for index, tokens in zip(batch["id"].tolist(), best, strict=True):
-            found[index] = target.string(tokens.int().cpu(), "sentencepiece")
+    with quiet():
+        for batch in batches:
+            sample = utils.move_to_cuda(batch) if torch.cuda.is_available() else batch
+            best = (beams[0]["tokens"] for beams in task.inference_step(generator, [model], sample))
+            for index, tokens in zip(batch["id"].tolist(), best, strict=True):
+                found[index] = target.string(tokens.int().cpu(), "sentencepiece")
     if len(found) < len(data):
         missing = next(i for i in range(len(data)) if i not in found)
         raise UserError(

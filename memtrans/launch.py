@@ -3,6 +3,7 @@
 import contextlib
 import math
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -30,6 +31,7 @@ class Worker:
     run: Run
     process: subprocess.Popen
     slot: int
+    log_start: int  # size of the log before it started, in bytes: what earlier attempts wrote
     started: float = field(default_factory=time.monotonic)
 
 
@@ -37,6 +39,8 @@ def launch(runs: Sequence[Run], jobs: int, gpus: int) -> list[Failure]:
     """Run all, at most `jobs` side by side, spread over the GPUs if there are any. Returns those that failed."""
     waiting, working = list(runs), dict[int, Worker]()
     failures: list[Failure] = []
+    # a scheduler that ends this process must not leave its workers behind
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     with _display(len(runs)) as display:
         try:
             while waiting or working:
@@ -50,7 +54,7 @@ def launch(runs: Sequence[Run], jobs: int, gpus: int) -> list[Failure]:
                         display.advanced(worker)
                         continue
                     del working[slot]
-                    reason = last_error(worker.run.log) if worker.process.returncode else None
+                    reason = _reason(worker)
                     if reason:
                         failures.append(Failure(worker.run, reason))
                     display.ended(worker, reason)
@@ -66,7 +70,7 @@ def _start(run: Run, slot: int, jobs: int, gpus: int) -> Worker:
     run.write()
     threads = max(1, len(os.sched_getaffinity(0)) // jobs)
     environment = os.environ | {
-        "OMP_NUM_THREADS": str(threads),
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads)),
         "PYTHONUNBUFFERED": "1",
         "MEMTRANS_RUNS_PER_DEVICE": str(math.ceil(jobs / max(gpus, 1))),
     }
@@ -75,6 +79,7 @@ def _start(run: Run, slot: int, jobs: int, gpus: int) -> Worker:
         names = visible if visible != [""] else [str(i) for i in range(gpus)]
         environment["CUDA_VISIBLE_DEVICES"] = names[slot % gpus]
     with run.log.open("ab") as log:
+        log_start = log.tell()
         process = subprocess.Popen(
             [sys.executable, "-m", "memtrans.worker", str(run.folder)],
             stdin=subprocess.DEVNULL,
@@ -82,7 +87,16 @@ def _start(run: Run, slot: int, jobs: int, gpus: int) -> Worker:
             stderr=subprocess.STDOUT,
             env=environment,
         )
-    return Worker(run, process, slot)
+    return Worker(run, process, slot, log_start)
+
+
+def _reason(worker: Worker) -> str | None:
+    """Why an ended worker failed; None if it did not."""
+    code = worker.process.returncode
+    if code < 0:
+        name = signal.Signals(-code).name
+        return f"killed by {name}" + ("; was the memory full?" if name == "SIGKILL" else "")
+    return last_error(worker.run.log, worker.log_start) if code else None
 
 
 class _Plain:

@@ -22,7 +22,10 @@ def read_progress(log: Path, train: dict) -> Progress | None:
             return Progress(1.0, line)
         _, found, text = line.partition(" | train_inner | ")
         if found and text.startswith("{"):
-            return _progress(json.loads(text), train)
+            try:
+                return _progress(json.loads(text), train)
+            except ValueError:  # a line that is being written just now
+                continue
     return None
 
 
@@ -36,17 +39,23 @@ def _progress(stats: dict, train: dict) -> Progress:
     return Progress(min(max(parts), 1.0), text)
 
 
-def last_error(log: Path) -> str:
-    """The last line of a failed run's log that says something: the exception's message or an `error:` line."""
-    lines = [line.strip() for line in _tail(log) if line.strip()]
+def last_error(log: Path, start: int = 0) -> str:
+    """Why the run that wrote the log from byte `start` on failed: its `error:` line, its exception, or its last words.
+
+    An exception's message may have several lines; the first has its type and says what happened.
+    """
+    lines = [line for line in _tail(log, start) if line.strip()]
     said = [line for line in lines if line.startswith("error: ")]
-    return (said or lines or ["it wrote nothing"])[-1].removeprefix("error: ")
+    tracebacks = [number for number, line in enumerate(lines) if line == "Traceback (most recent call last):"]
+    if not said and tracebacks:
+        said = [line for line in lines[tracebacks[-1] + 1 :] if not line.startswith(" ")][:1]
+    return (said or lines or ["it wrote nothing"])[-1].strip().removeprefix("error: ")
 
 
-def _tail(log: Path) -> list[str]:
+def _tail(log: Path, start: int = 0) -> list[str]:
     if not log.exists():
         return []
     with log.open("rb") as file:
         size = file.seek(0, 2)
-        file.seek(max(0, size - TAIL))
+        file.seek(max(start, size - TAIL))
         return file.read().decode(errors="replace").splitlines()

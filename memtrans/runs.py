@@ -125,6 +125,12 @@ def _check(values: Mapping[str, Any], manifest: Mapping[str, Any]) -> None:
             known = ", ".join(manifest["splits"])
             raise UserError(f"protocol: corpus {manifest['corpus']} has no split {split!r}; it has {known}")
     averaged_checkpoints(protocol["checkpoint"])
+    for key in ("sentences", "beam", "batch_tokens"):
+        value = protocol[key]
+        if not (isinstance(value, int) and value > 0) and (key, value) != ("sentences", None):
+            raise UserError(f"protocol.{key}={value}: expected a whole number of at least 1")
+    if values["tracking"]["wandb"] not in (None, "offline", "online"):
+        raise UserError(f"tracking.wandb={values['tracking']['wandb']}: expected null, offline or online")
 
 
 def averaged_checkpoints(choice: str) -> int:
@@ -150,11 +156,9 @@ def train_arguments(run: Run) -> list[str]:
     arguments += ["--seed", str(run.seed), "--save-dir", str(run.checkpoints)]
     arguments += ["--keep-last-epochs", str(averaged)] if averaged else ["--no-epoch-checkpoints"]
     arguments += ["--keep-interval-updates", str(max(averaged, 1)), "--skip-invalid-size-inputs-valid-test"]
-    arguments += ["--log-format", "json", "--log-interval", "20", "--num-workers", "1"]
+    arguments += ["--log-format", "json", "--log-interval", "20"]
     if run.tracking["tensorboard"]:
         arguments += ["--tensorboard-logdir", str(run.folder / "tensorboard")]
-    if run.tracking["wandb"]:
-        arguments += ["--wandb-project", run.tracking["wandb_project"]]
     return arguments
 
 

@@ -13,6 +13,7 @@ from memtrans.launch import Failure, launch
 from memtrans.runs import Run, plan_run
 from memtrans.sweeps_spec import SweepRow, SweepSpec
 
+DECIDED_BY_ROWS = ("variant", "label", "model.memory_tokens")
 NOT_FOR_RUNS = ("sweep", "seeds", "jobs", "plan")  # settings of the sweep command itself
 
 
@@ -29,8 +30,12 @@ def row_overrides(sweep: SweepSpec, row: SweepRow, seed: int, further: Iterable[
 def plan_sweep(sweep: SweepSpec, seeds: Sequence[int], further: Iterable[str]) -> list[DictConfig]:
     """The composed config of every row and seed, seed by seed, so that an early stop leaves whole comparisons."""
     kept = [override for override in further if override.partition("=")[0] not in NOT_FOR_RUNS]
-    if given := next((override for override in kept if override.startswith("seed=")), None):
-        raise UserError(f"{given}: a sweep has several; give seeds=[{given.partition('=')[2]}]")
+    for override in kept:
+        key, _, value = override.partition("=")
+        if key == "seed":
+            raise UserError(f"{override}: a sweep has several; give seeds=[{value}]")
+        if key.lstrip("+") in DECIDED_BY_ROWS:
+            raise UserError(f"{override}: the sweep's rows decide that; use scripts.train, or a sweep file of your own")
     return [compose(row_overrides(sweep, row, seed, kept)) for seed in seeds for row in sweep.rows]
 
 
@@ -51,15 +56,15 @@ def run_missing(runs: Sequence[Run], jobs: int | None, runs_per_gpu: int) -> lis
     missing = [run for run in runs if run.record() is None]
     if not missing:
         return []
-    gpus = _gpus()
-    at_once = jobs or (gpus * runs_per_gpu if gpus else len(os.sched_getaffinity(0)))
-    return launch(missing, min(at_once, len(missing)), gpus)
-
-
-def _gpus() -> int:
     import torch  # only when something is to run: it takes seconds
 
-    return torch.cuda.device_count()
+    gpus = torch.cuda.device_count()
+    return launch(missing, runs_at_once(len(missing), jobs, gpus, runs_per_gpu), gpus)
+
+
+def runs_at_once(runs: int, jobs: int | None, gpus: int, runs_per_gpu: int) -> int:
+    """How many of `runs` go side by side: `jobs`, or what the machine suggests."""
+    return min(jobs or gpus * runs_per_gpu or len(os.sched_getaffinity(0)), runs)
 
 
 def below_floor(sweep: SweepSpec, runs: Iterable[Run]) -> list[str]:

@@ -42,6 +42,8 @@ def apply() -> None:
         bf16_without_tpu,
         amp_unscales_once,
         whole_checkpoint_copies,
+        counts_go_on,
+        wandb_begins_once,
     ):
         cure()
 
@@ -288,7 +290,7 @@ def whole_checkpoint_copies() -> None:
     class WholeCopies(checkpoint_utils.PathManager):
         @staticmethod
         def copy(src_path: str, dst_path: str, overwrite: bool = False) -> bool:
-            temporary = f"{dst_path}.tmp"
+            temporary = f"{dst_path}.link"  # fairseq writes new checkpoints to ".tmp" names
             if os.path.lexists(temporary):
                 os.remove(temporary)
             try:
@@ -299,6 +301,55 @@ def whole_checkpoint_copies() -> None:
             return True
 
     checkpoint_utils.PathManager = WholeCopies
+
+
+@functools.cache
+def counts_go_on() -> None:
+    """Symptom: the checkpoints of a continued training count only some of its updates, tokens and seconds.
+
+    In fairseq 0.12.2: the meters of the whole training are not loaded from a checkpoint made at the end of an epoch;
+    from others they are, but into a new object, while what is logged still goes to the old one. Scope: the meters
+    named "default", which see all that is logged, when a trainer loads a checkpoint.
+    """
+    from fairseq.logging import meters, metrics
+    from fairseq.trainer import Trainer
+
+    original = Trainer.load_checkpoint
+
+    @functools.wraps(original)
+    def load_checkpoint(self: Any, *args: Any, reset_meters: bool = False, **kwargs: Any) -> Any:
+        extra_state = original(self, *args, reset_meters=reset_meters, **kwargs)
+        if extra_state and "metrics" in extra_state and not reset_meters:
+            whole = metrics._active_aggregators["default"]
+            whole.load_state_dict(extra_state["metrics"]["default"])
+            for meter in whole.values():
+                if isinstance(meter, meters.TimeMeter):  # rates since the start of this process
+                    meter.reset()
+            metrics._aggregators["default"] = whole
+        return extra_state
+
+    Trainer.load_checkpoint = load_checkpoint
+
+
+@functools.cache
+def wandb_begins_once() -> None:
+    """Symptom: with `--wandb-project` every epoch and every validation leaves an empty run folder of W&B.
+
+    fairseq 0.12.2 calls `wandb.init` for each of them and relies on getting the same run. It does get it, but wandb
+    (seen with 0.31) makes the folder of a new run first. Scope: fairseq's W&B progress bar, once a run has begun.
+    """
+    from fairseq.logging import progress_bar
+
+    original = progress_bar.WandBProgressBarWrapper.__init__
+
+    @functools.wraps(original)
+    def init(self: Any, wrapped_bar: Any, *args: Any, **kwargs: Any) -> None:
+        if getattr(progress_bar.wandb, "run", None) is None:
+            original(self, wrapped_bar, *args, **kwargs)
+        else:
+            self.wrapped_bar = wrapped_bar
+
+    progress_bar.WandBProgressBarWrapper.__init__ = init
 
 
 def no_cudnn_attention() -> None:

@@ -1,6 +1,7 @@
 """Score a finished run once more, in another way: `python -m scripts.evaluate runs/<hash> split=valid beam=1`.
 
-Any key of the run's protocol may be given. The scores are printed; the run's record keeps those of its own protocol.
+Any key of the run's protocol may be given, but for its name and further splits. The scores are printed; the run's record
+keeps those of its own protocol.
 """
 
 import sys
@@ -24,8 +25,8 @@ def main() -> None:
         raise UserError(f"{folder}: not a run's folder (it has no run.json); give one of runs/")
     run = Run.read(folder)
     protocol = run.identity["protocol"] | _changes(run, sys.argv[2:])
-    if not (run.checkpoints / "checkpoint_last.pt").exists():
-        raise UserError(f"{folder}: the run has no checkpoint yet; finish it with scripts.train or scripts.sweep")
+    if not (run.folder / "trained").exists():
+        raise UserError(f"{folder}: the run is not trained yet; finish it with scripts.train or scripts.sweep")
 
     from memtrans import evaluation  # torch: only when all is in order
 
@@ -44,9 +45,10 @@ def _changes(run: Run, arguments: list[str]) -> dict[str, Any]:
         changes: Any = OmegaConf.to_container(OmegaConf.from_dotlist(arguments))
     except OmegaConfBaseException as error:
         raise UserError(f"{' '.join(arguments)}: expected key=value ({error})") from error
+    known = run.identity["protocol"].keys() - {"name", "extra_splits"}
     for key in changes:
-        if key not in run.identity["protocol"]:
-            raise UserError(f"{key}: not part of a protocol; {did_you_mean(key, run.identity['protocol'])}")
+        if key not in known:
+            raise UserError(f"{key}: not a setting of an evaluation; {did_you_mean(key, known)}")
     return changes
 
 

@@ -1,8 +1,8 @@
 """Run the rows of a table that have no record yet: `python -m scripts.sweep sweep=multi30k`.
 
-Further overrides apply to every row (`corpus=multi30k size=iwslt train.lr=1e-3`); `seeds=[1,2]` takes other seeds
-than the sweep's; `plan=true` only says what there is to do. Failed rows do not stop the others; they are listed at the end, and
-the same command tries them again.
+Further overrides apply to every row (`corpus=multi30k size=iwslt train.lr=1e-3`); `seeds=[1,2]` takes other seeds than
+the sweep's; `plan=true` only says what there is to do and what it will cost. Failed rows do not stop the others; they
+are listed at the end, and the same command tries them again.
 """
 
 from pathlib import Path
@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 
 from memtrans.configuration import CONFIGS, command
 from memtrans.errors import UserError
+from memtrans.planning import show_plan
 from memtrans.sweeping import below_floor, plan_runs, plan_sweep, run_missing
 from memtrans.sweeps_spec import load_sweeps
 from memtrans.tables.show import write_and_show
@@ -24,6 +25,7 @@ def main(config: DictConfig) -> None:
     sweep = load_sweeps(CONFIGS)[config.sweep.name]
     configs = plan_sweep(sweep, config.seeds or sweep.seeds, HydraConfig.get().overrides.task)
     if config.plan:
+        show_plan(sweep.title, configs, config.jobs)
         return
     runs = plan_runs(configs)
     failures = run_missing(runs, config.jobs, configs[0].size.runs_per_gpu)

@@ -13,6 +13,9 @@ from memtrans.sweeping import plan_runs, run_missing
 
 @command
 def main(config: DictConfig) -> None:
+    for setting in ("sweep", "seeds", "jobs", "plan"):
+        if config.get(setting):
+            raise UserError(f"{setting}: a setting of scripts.sweep, which runs tables; scripts.train makes one run")
     (run,) = plan_runs([config])
     if failures := run_missing([run], jobs=1, runs_per_gpu=1):
         raise UserError(f"{run.name} failed: {failures[0].reason} (log: {run.log})")

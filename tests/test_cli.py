@@ -282,6 +282,36 @@ def test_a_killed_training_continues_to_the_same_weights(script, command, data, 
     assert all(torch.equal(whole[name], continued[name]) for name in whole)
 
 
+COUNTS = """
+import sys
+from pathlib import Path
+from memtrans_fairseq.cli import main
+from fairseq import checkpoint_utils
+from fairseq.trainer import Trainer
+
+folder, *arguments = sys.argv[1:]
+for name in ("cured", "uncured"):
+    for epoch in ("1", "2"):
+        main([*arguments, "--save-dir", f"{folder}/{name}", "--max-epoch", epoch])
+    state = checkpoint_utils.load_checkpoint_to_cpu(f"{folder}/{name}/checkpoint_last.pt")
+    meters = {name: meter for _, name, _, meter in state["extra_state"]["metrics"]["default"]}
+    print("COUNTED", meters["wpb"]["count"], state["optimizer_history"][-1]["num_updates"], file=sys.stderr)
+    Trainer.load_checkpoint = vars(Trainer.load_checkpoint).get("__wrapped__")  # for the second name
+"""
+
+
+@pytest.mark.slow
+def test_a_continued_training_counts_all_its_updates(data, tmp_path):
+    line = [sys.executable, "-c", COUNTS, str(tmp_path), *training(data, tmp_path, *DEVICE)]
+    done = subprocess.run(line, env=NO_GPU, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (counted, updates), (uncured, _) = (
+        map(int, line.split()[1:]) for line in done.stderr.splitlines() if line.startswith("COUNTED")
+    )
+    assert counted == updates
+    assert uncured == updates / 2
+
+
 @pytest.mark.slow
 def test_an_unsafe_checkpoint_ends_in_one_line(script, data, tmp_path):
     class Evil:

@@ -20,7 +20,7 @@ import torch
 from fairseq import checkpoint_utils, options
 from fairseq.data import data_utils, token_block_dataset
 from fairseq.distributed import utils as distributed_utils
-from fairseq.logging import meters
+from fairseq.logging import meters, progress_bar
 from fairseq.models.transformer import TransformerConfig, TransformerEncoderBase
 from fairseq.modules.transformer_layer import TransformerEncoderLayerBase
 from fairseq.optim.amp_optimizer import AMPOptimizer
@@ -373,3 +373,25 @@ def test_ranks_of_one_job_broadcast_any_object(tmp_path, how, fails):
     done = python(str(program), how, str(tmp_path / "meeting"))
     assert (done.returncode != 0) == fails, done.stderr
     assert ("Weights only load failed" in done.stderr) == fails
+
+
+# meters and W&B
+
+
+def test_wandb_begins_once(monkeypatch):
+    begun = []
+
+    class Wandb:
+        run = None
+
+        def init(self, **_: object) -> None:
+            begun.append(1)
+            self.run = object()
+
+    bar = progress_bar.WandBProgressBarWrapper
+    monkeypatch.setattr(progress_bar, "wandb", Wandb())
+    assert [next(iter(bar([number], "project"))) for number in range(3)] == [0, 1, 2]
+    assert len(begun) == 1
+    monkeypatch.setattr(bar, "__init__", bar.__init__.__wrapped__)
+    bar([], "project")
+    assert len(begun) == 2

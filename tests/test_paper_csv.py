@@ -14,6 +14,7 @@ def test_paper_csv_of_the_project() -> None:
     base = {label: cell.value for label, cell in paper["wmt14_deen", "base", "bleu"].items()}
     assert base == {
         "Transformer": 24.65,
+        "MemTransformer 5": None,
         "MemTransformer 10": 25.07,
         "MemTransformer 20": 25.58,
         "MemCtrl Shared 20": 25.73,
@@ -22,7 +23,7 @@ def test_paper_csv_of_the_project() -> None:
         "MemBottleneck 20": 10.41,
     }
     small = paper["wmt14_deen", "small", "bleu"]
-    assert set(small) == {*base, "MemTransformer 5"}
+    assert set(small) == set(base)
     assert {cell.value for cell in small.values()} == {None}
     assert paper["wikitext103", "lm_base", "perplexity"]["MemTransformer 10"].value == 29.63
 

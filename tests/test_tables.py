@@ -12,6 +12,7 @@ from make_records import BLEU, CHRF, digest, fields, perplexity, record
 from memtrans.errors import UserError
 from memtrans.tables import build_tables, render, summarise, tables_text
 from memtrans.tables.paper import COLUMNS
+from memtrans.tables.recipe import difference_text
 
 VARIANTS = {"transformer": "Transformer", "mem_transformer": "MemTransformer", "mem_ctrl": "MemCtrl"}
 SWEEP = """
@@ -106,13 +107,13 @@ Corpus toy, size demo, protocol paper.
 | Extra              |        12.00 | 32.00 |      1 |                −18.00 |            – |                – |        – |  1,234,567 |    2,000 |         – |
 
 - BLEU: test, 1,000 sentences; `{BLEU}`; chrF: `{CHRF}`; corpus fingerprint `{digest("toy")[:12]}`.
-- ±: sample standard deviation over seeds; none for one seed. Δ Transformer: mean difference to the Transformer of the same seed, ± its sample standard deviation over the pairs; in brackets how many pairs, where a seed lacks one.
+- ±: sample standard deviation over seeds; none for one seed. Δ Transformer: mean difference to the Transformer of the same seed, trained and decoded alike, ± its sample standard deviation over the pairs; in brackets how many pairs, where a seed lacks one.
 - Paper's values, from one secondary text only: a book, page 1.
 - Hardware: 2 × NVIDIA H200 (Some CPU, 16 cores) (5 runs); Some CPU, 2 cores (1 run).
 - Commit: 0123456789ab (5 runs); abcdef0-dirty (1 run).
 - Checkpoint evaluated: average of 5.
-- tokens/s: target tokens per second of training, mean over seeds; runs that shared a device shared its speed. GPU-hours: training time × devices, of a shared device the share, summed over seeds.
-- –: none, or not measured. ?: published, but the value is not known here.
+- tokens/s: target tokens per second of training, mean over seeds; runs that shared a device shared its speed. GPU-hours: time in training steps × devices, of a shared device the share, summed over seeds; validation, saving and scoring come on top.
+- –: none, or not measured. ?: not known here.
 """  # noqa: E501
 
 
@@ -171,12 +172,57 @@ def test_different_settings_of_one_label_stay_apart(project: Path) -> None:
     assert "**Warning.** MemTransformer 10 has records of 2 settings" in made
 
 
-def test_ambiguous_baseline_gives_no_difference(project: Path) -> None:
+def test_baselines_that_cannot_be_told_apart_give_no_difference(project: Path) -> None:
     add(project, "Transformer", 1, 10.0)
     add(project, "Transformer", 2, 20.0, setting=digest("another"))
     add(project, "MemTransformer 10", 1, 20.0)
-    assert cells(text(project), "MemTransformer 10")["Δ Transformer"] == "–"
-    assert "no difference is formed" in text(project)
+    made = text(project)
+    assert cells(made, "MemTransformer 10")["Δ Transformer"] == "–"
+    assert "for MemTransformer 10: several Transformer rows have the same training and decoding settings." in made
+
+
+def trained(label: str, tokens: int = 0, updates: int = 3000, beam: int = 5) -> dict[str, Any]:
+    """The fields of a record whose config says how it was trained and decoded."""
+    model = {"decoder_layers": 6, **({"memory_tokens": tokens, "decoder_reads": "all"} if tokens else {})}
+    config = {"arch": label, "model": model, "train": {"max_update": updates}, "protocol": {"beam": beam}}
+    return {"config": config, "setting": digest(f"{label} {config}"), "run": digest(f"{label} {config} run")}
+
+
+def test_difference_needs_a_baseline_trained_and_decoded_alike(project: Path) -> None:
+    add(project, "Transformer", 1, 10.0, **trained("Transformer", updates=100))
+    add(project, "MemTransformer 10", 1, 20.0, **trained("MemTransformer", 10))
+    add(project, "MemTransformer 20", 1, 25.0, **trained("MemTransformer", 20))
+    add(project, "Same", 1, 12.0, **trained("Same", 5, updates=100))
+    add(project, "Greedy", 1, 13.0, **trained("Greedy", 5, updates=100, beam=1))
+    made = text(project)
+    rows = ("MemTransformer 10", "MemTransformer 20", "Same", "Greedy")
+    assert [cells(made, label)["Δ Transformer"] for label in rows] == ["–", "–", "+2.00", "–"]
+    start = "**Warning.** No difference to the Transformer for"
+    cause = "the training or decoding settings differ from the baseline's"
+    assert f"{start} MemTransformer 10, MemTransformer 20: {cause} (train.max_update 3000 against 100).\n" in made
+    assert f"{start} Greedy: {cause} (protocol.beam 1 against 5).\n" in made
+    assert made.count("**Warning.**") == 2
+
+
+def test_each_row_finds_the_baseline_of_its_own_settings(project: Path) -> None:
+    for updates, bleu in ((100, 10.0), (3000, 30.0)):
+        add(project, "Transformer", 1, bleu, **trained("Transformer", updates=updates))
+    add(project, "MemTransformer 10", 1, 11.0, **trained("MemTransformer", 10, updates=100))
+    add(project, "MemCtrl 20", 1, 33.0, **trained("MemCtrl", 20))
+    add(project, "Greedy", 1, 29.0, **trained("Greedy", 20, beam=1))
+    made = text(project)
+    rows = ("MemTransformer 10", "MemCtrl 20", "Greedy")
+    assert [cells(made, label)["Δ Transformer"] for label in rows] == ["+1.00", "+3.00", "–"]
+    assert (
+        "for Greedy: the training or decoding settings differ from the baseline's (protocol.beam 1 against 5)" in made
+    )
+
+
+def test_only_the_first_differing_settings_are_named() -> None:
+    one = {"a": 1, "b": [0.9, 0.98], "c": None, "d": 1, "same": 7}
+    assert difference_text(one, {"b": [0.9, 0.999], "c": 2, "d": 2, "e": 3, "same": 7}) == (
+        "a 1 against unset, b [0.9, 0.98] against [0.9, 0.999], c None against 2, 2 more"
+    )
 
 
 OTHER_SIGNATURE = [{**score, "signature": score["signature"].replace("13a", "zh")} for score in fields()["scores"]]
@@ -224,22 +270,37 @@ def test_speed_is_not_averaged_over_different_hardware(project: Path) -> None:
     assert row["GPU-hours"] == "2.00"
 
 
-def test_further_scores_have_a_table_of_their_own(project: Path) -> None:
-    for seed in (1, 2):
-        more = [{**score, "split": "news", "items": 500, "value": 10.0 + seed} for score in fields()["scores"]]
-        add(project, "Transformer", seed, scores=fields(bleu=30.0)["scores"] + more)
-    add(
-        project,
-        "MemTransformer 10",
-        1,
-        scores=fields()["scores"] + [more[0] | {"signature": OTHER_SIGNATURE[0]["signature"]}],
-    )
+def further(split: str, bleu: float, **changes: Any) -> list[dict[str, Any]]:
+    """The scores of a record with BLEU 30 on the test set, and `bleu` on one more split."""
+    scores = fields(bleu=30.0)["scores"]
+    return [*scores, {**scores[0], "split": split, "items": 500, "value": bleu, **changes}]
+
+
+def test_further_scores_have_a_table_of_their_own_with_paired_differences(project: Path) -> None:
+    for seed, bleu in ((1, 11.0), (2, 12.0)):
+        add(project, "Transformer", seed, scores=further("news", bleu))
+    for seed, bleu in ((1, 11.5), (2, 13.5), (3, 50.0)):
+        add(project, "MemTransformer 10", seed, scores=further("news", bleu))
+    add(project, "Other", 1, scores=further("news", 20.0), **trained("Other", beam=1))
     made = text(project)
-    assert "### Further scores: Toy table" in made
-    row, other = cells(made, "Transformer", table=1), cells(made, "MemTransformer 10", table=1)
-    assert row["news chrF"] == "11.50 ± 0.71"
-    assert row["news BLEU [1]"] == "11.50 ± 0.71"
-    assert (row["news BLEU [2]"], other["news BLEU [1]"], other["news BLEU [2]"]) == ("–", "–", "12.00")
+    assert "### Further scores of the same runs\n" in made
+    assert made.count("Toy table") == 1
+    row, baseline = cells(made, "MemTransformer 10", table=1), cells(made, "Transformer", table=1)
+    assert baseline == {"model": "Transformer", "news BLEU": "11.50 ± 0.71", "Δ news": "baseline"}
+    assert row["news BLEU"] == "25.00 ± 21.67"
+    assert row["Δ news"] == "+1.00 ± 0.71 (2 of 3)"  # of 0.5 and 1.5: seed 3 has no partner
+    assert cells(made, "Other", table=1)["Δ news"] == "–"
+    assert "- BLEU: news, 500 sentences;" in made
+
+
+def test_further_scores_of_another_signature_are_never_compared(project: Path) -> None:
+    add(project, "Transformer", 1, scores=further("news", 11.0))
+    add(project, "MemTransformer 10", 1, scores=further("news", 12.0, signature=OTHER_SIGNATURE[0]["signature"]))
+    made = text(project)
+    row, baseline = cells(made, "MemTransformer 10", table=1), cells(made, "Transformer", table=1)
+    assert [baseline[f"news BLEU [{i}]"] for i in (1, 2)] == ["11.00", "–"]
+    assert [row[f"news BLEU [{i}]"] for i in (1, 2)] == ["–", "12.00"]
+    assert [row[f"Δ news [{i}]"] for i in (1, 2)] == ["–", "–"]
     assert "- [2] BLEU: news, 500 sentences; `nrefs:1|case:mixed|eff:no|tok:zh" in made
 
 

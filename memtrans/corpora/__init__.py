@@ -4,8 +4,8 @@ Rooms, in the order of the work: `sources` (which files), `fetch` (verified down
 (reading lines and pairs), `clean`, `vocabulary`, `binarise`; `prepare` runs them, each at most once.
 """
 
-from memtrans.corpora.prepare import Prepared, prepare
+from memtrans.corpora.prepare import Prepared, foresee, pending_downloads, prepare
 from memtrans.corpora.report import show
 from memtrans.corpora.text import read_lines
 
-__all__ = ["Prepared", "prepare", "read_lines", "show"]
+__all__ = ["Prepared", "foresee", "pending_downloads", "prepare", "read_lines", "show"]

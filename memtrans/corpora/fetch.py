@@ -61,6 +61,11 @@ def at_hand(remote: Remote, downloads: Path) -> Path | None:
     return None
 
 
+def missing_bytes(remote: Remote, downloads: Path) -> int:
+    """What a download would still bring, after what had arrived of a broken one."""
+    return max(remote.bytes - _size(downloads / f"{remote.name}.part"), 0)
+
+
 def fetch(remote: Remote, downloads: Path) -> Path:
     """Return the verified file's path, downloading it into `downloads` if it is not at hand.
 

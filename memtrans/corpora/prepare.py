@@ -48,12 +48,7 @@ def prepare(corpus: DictConfig, data_dir: Path, workers: int | None = None) -> P
     called by several processes at once. `workers` threads encode the text (default: the processors at hand). Raises
     UserError for what a user can mend.
     """
-    try:
-        checksums = sources.checksums(corpus)
-    except MissingMandatoryValue as error:
-        raise UserError(f"corpus={corpus.name} needs {error.full_key}=...; see configs/corpus/") from error
-    fingerprint = _fingerprint(corpus, checksums)
-    folder = Path(data_dir) / "prepared" / f"{corpus.name}-{fingerprint[:12]}"
+    fingerprint, folder = _identify(corpus, data_dir)
     if prepared := _load(folder):
         return prepared
     try:
@@ -63,6 +58,44 @@ def prepare(corpus: DictConfig, data_dir: Path, workers: int | None = None) -> P
             )
     except OSError as error:
         raise UserError(f"cannot prepare {folder}: {error}; mend that, and the same command continues") from error
+
+
+def foresee(corpus: DictConfig, data_dir: Path) -> Prepared:
+    """What `prepare` would return, at once and without preparing anything.
+
+    Of a corpus that is not prepared, the manifest holds only what is known beforehand: `splits` has no tokens, and
+    "pairs", if known, are those before cleaning. Raises UserError as `prepare` does.
+    """
+    fingerprint, folder = _identify(corpus, data_dir)
+    if prepared := _load(folder):
+        return prepared
+    manifest = {
+        "corpus": corpus.name,
+        "fingerprint": fingerprint,
+        "source_lang": corpus.source_lang,
+        "target_lang": corpus.target_lang,
+        "splits": sources.foreseen_splits(corpus),
+        "vocabulary": corpus.vocabulary.size,
+    }
+    return Prepared(folder, manifest)
+
+
+def pending_downloads(corpus: DictConfig, data_dir: Path) -> dict[str, int]:
+    """The files that `prepare` would download, and the bytes that each would bring. Touches no network."""
+    _, folder = _identify(corpus, data_dir)
+    if (folder / "text").exists():  # its sources have served
+        return {}
+    return sources.pending(corpus, Path(data_dir) / "downloads")
+
+
+def _identify(corpus: DictConfig, data_dir: Path) -> tuple[str, Path]:
+    """The corpus' fingerprint, and the folder in which it is or will be prepared."""
+    try:
+        checksums = sources.checksums(corpus)
+    except MissingMandatoryValue as error:
+        raise UserError(f"corpus={corpus.name} needs {error.full_key}=...; see configs/corpus/") from error
+    fingerprint = _fingerprint(corpus, checksums)
+    return fingerprint, Path(data_dir) / "prepared" / f"{corpus.name}-{fingerprint[:12]}"
 
 
 def _fingerprint(corpus: DictConfig, checksums: dict[str, dict[str, Any]]) -> str:

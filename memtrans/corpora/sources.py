@@ -4,6 +4,7 @@ A published part may name several alternatives, each a mapping from language to 
 whose files are at hand is taken, else the first that can be fetched: their content is the same.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from memtrans.corpora import extract, fetch
+from memtrans.corpora.text import read_lines
 from memtrans.errors import UserError, did_you_mean
 from memtrans.files import checksum, write_bytes
 from memtrans.progress import say
@@ -57,6 +59,31 @@ def gather(corpus: DictConfig, downloads: Path, raw: Path) -> Gathered:
     return gathered
 
 
+def pending(corpus: DictConfig, downloads: Path) -> dict[str, int]:
+    """Bytes still to come of each file that `gather` would download, of the alternatives that it would try first."""
+    if corpus.kind != "published":
+        return {}
+    remotes, folder = _remotes(corpus), downloads / corpus.name
+    waiting: dict[str, int] = {}
+    for spec in corpus.splits.values():
+        for part in spec.parts:
+            missing = [[name for name in _names(option) if not fetch.at_hand(remotes[name], folder)] for option in part]
+            chosen = next((names for names in missing if not names), missing[0])
+            waiting |= {name: fetch.missing_bytes(remotes[name], folder) for name in chosen}
+    return waiting
+
+
+def foreseen_splits(corpus: DictConfig) -> dict[str, dict[str, Any]]:
+    """The splits that the corpus will have, each with "pairs", before cleaning, if that is known beforehand."""
+    if corpus.kind == "published":
+        return {str(name): {"pairs": spec.pairs} if spec.get("pairs") else {} for name, spec in corpus.splits.items()}
+    if corpus.kind == "demo":
+        return {str(name): {"pairs": size} for name, size in corpus.sizes.items()}
+    files = _local_files(corpus)
+    counts = {name.split(".")[0]: sum(1 for _ in read_lines(path)) for name, path in files.items()}
+    return {split: {"pairs": pairs} for split, pairs in counts.items()}
+
+
 def _local_files(corpus: DictConfig) -> dict[str, Path]:
     """The user's files by role, such as `train.de.gz`; found as <prefix>.<lang> or <prefix>.<lang>.gz."""
     files = {}
@@ -89,13 +116,22 @@ def _generated_files(corpus: DictConfig, raw: Path) -> dict[str, Path]:
     return files
 
 
-def _gather_published(corpus: DictConfig, languages: tuple[str, str], downloads: Path, raw: Path) -> Gathered:
-    remotes = {
+def _remotes(corpus: DictConfig) -> dict[str, fetch.Remote]:
+    return {
         str(name): fetch.Remote(
             corpus.name, str(name), file.bytes, file.sha256, tuple(file.urls), file.get("mirror", corpus.name)
         )
         for name, file in corpus.files.items()
     }
+
+
+def _names(alternative: Mapping[Any, str]) -> list[str]:
+    """The files of an alternative, each once: `archive!member` is in the file `archive`."""
+    return list(dict.fromkeys(location.partition("!")[0] for location in alternative.values()))
+
+
+def _gather_published(corpus: DictConfig, languages: tuple[str, str], downloads: Path, raw: Path) -> Gathered:
+    remotes = _remotes(corpus)
     chosen: dict[str, list[dict[str, str]]] = {}
     paths: dict[str, Path] = {}
     for split, spec in corpus.splits.items():
@@ -130,7 +166,7 @@ def _choose(
     part: list[dict[str, str]], remotes: dict[str, fetch.Remote], downloads: Path
 ) -> tuple[dict[str, str], dict[str, Path]]:
     """The first alternative whose files are all at hand, else the first that can be fetched; with its files' paths."""
-    needed = [dict.fromkeys(location.partition("!")[0] for location in alternative.values()) for alternative in part]
+    needed = [_names(alternative) for alternative in part]
     for alternative, names in zip(part, needed, strict=True):
         local = {name: fetch.at_hand(remotes[name], downloads) for name in names}
         if all(local.values()):

@@ -1,11 +1,12 @@
 """What stands in a cell: numbers as text, and the columns of a table."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from operator import attrgetter
 
 from memtrans.tables.rows import BASELINE, Row, Table
 from memtrans.tables.stats import Summary, summarise
 
-MISSING, UNKNOWN = "–", "?"  # none or not measured; a published value that is not known here
+MISSING, UNKNOWN = "–", "?"  # none or not measured; not known here
 NAMES = {"bleu": "BLEU", "chrf": "chrF", "perplexity": "perplexity"}
 Column = tuple[str, Callable[[Row], str]]  # head, and the cell of a row
 
@@ -16,7 +17,7 @@ def columns_of(table: Table) -> list[Column]:
     columns.append((NAMES[table.metric], lambda row: mean(summarise(row.headlines))))
     if any(row.chrf for row in table.rows):
         columns.append(("chrF", lambda row: mean(summarise(row.chrf), spread=False)))
-    columns += [("seeds", _seeds), (f"Δ {BASELINE}", lambda row: _difference(row, table))]
+    columns += [("seeds", _seeds), (f"Δ {BASELINE}", lambda row: difference(row, table, attrgetter("headlines")))]
     if table.paper:
         columns += _paper_columns(table)
     columns.append(("parameters", lambda row: _same(f"{record.parameters:,}" for record in row.records)))
@@ -50,6 +51,15 @@ def mean(summary: Summary | None, *, sign: bool = False, spread: bool = True) ->
     return f"{text} ± {summary.spread:.2f}" if spread and summary.spread is not None else text
 
 
+def difference(row: Row, table: Table, values: Callable[[Row], Mapping[int, float]]) -> str:
+    """The paired difference of `values` to the baseline, and how many pairs where a seed lacks one."""
+    if row.label == BASELINE and values(row):
+        return "baseline"
+    summary = table.difference(row, values)
+    pairs = f" ({summary.n} of {len(values(row))})" if summary and summary.n < len(values(row)) else ""
+    return mean(summary, sign=True) + pairs
+
+
 def letter(index: int) -> str:
     """a, b, c: the mark of the rows that share one evidence."""
     return chr(ord("a") + index)
@@ -68,14 +78,6 @@ def _seeds(row: Row) -> str:
         return str(len(seeds))
     extra = len(seeds.difference(row.planned))
     return f"{len(seeds.intersection(row.planned))} of {len(row.planned)}" + (f" + {extra}" if extra else "")
-
-
-def _difference(row: Row, table: Table) -> str:
-    if row.label == BASELINE and row.records:
-        return "baseline"
-    summary = table.difference(row)
-    pairs = f" ({summary.n} of {len(row.records)})" if summary and summary.n < len(row.records) else ""
-    return mean(summary, sign=True) + pairs
 
 
 def _published(row: Row, table: Table) -> str:

@@ -2,13 +2,12 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from functools import partial
 from typing import NamedTuple
 
 from memtrans.records import Record, Score
-from memtrans.tables.cells import NAMES, Column, columns_of, mean, name
+from memtrans.tables.cells import NAMES, Column, columns_of, difference, mean, name
 from memtrans.tables.notes import describe, notes, warnings
-from memtrans.tables.rows import Row, Table, chrf_of
+from memtrans.tables.rows import BASELINE, Row, Table
 from memtrans.tables.stats import summarise
 
 HEAD = """# Results
@@ -30,6 +29,10 @@ class Measure(NamedTuple):
     @classmethod
     def of(cls, score: Score) -> "Measure":
         return cls(score.split, score.metric, score.items, score.signature or "", score.unit or "", score.context or "")
+
+    def values(self, row: Row) -> dict[int, float]:
+        """The scores of this measure by seed."""
+        return {r.seed: s.value for r in row.records for s in r.scores if Measure.of(s) == self}
 
 
 def render(tables: Sequence[Table]) -> str:
@@ -60,25 +63,30 @@ def _grid(columns: Sequence[Column], rows: Sequence[Row]) -> str:
 
 
 def _further(table: Table) -> list[str]:
-    """A second table of all that the records scored besides what the first shows; nothing if there is no more."""
+    """A second table: the headline's metric on all else that the records scored; nothing if there is no more."""
     scores = {Measure.of(score): score for record in table.records for score in _unshown(record)}
     if not scores:
         return []
-    alike = Counter((measure.split, measure.metric) for measure in scores)
+    alike = Counter(measure.split for measure in scores)
     columns: list[Column] = [("model", lambda row: name(row, table))]
     lines = []
     for number, measure in enumerate(sorted(scores), start=1):
         # two columns with one head are of different signature or size: number them, so that nobody takes them for alike
-        mark = f" [{number}]" if alike[measure.split, measure.metric] > 1 else ""
-        columns.append((f"{measure.split} {NAMES[measure.metric]}{mark}", partial(_mean_of, measure)))
+        mark = f" [{number}]" if alike[measure.split] > 1 else ""
+        columns += _measure_columns(measure, mark, table)
         lines.append(f"-{mark} {describe(scores[measure])}.\n")
     rows = [row for row in table.rows if row.records]
-    return [f"### Further scores: {table.title}\n", _grid(columns, rows), "".join(lines)]
+    lines.append(f"- Δ: mean difference to the {BASELINE} of the same seed. Other metrics, if any: in the records.\n")
+    return ["### Further scores of the same runs\n", _grid(columns, rows), "".join(lines)]
+
+
+def _measure_columns(measure: Measure, mark: str, table: Table) -> list[Column]:
+    value: Column = (
+        f"{measure.split} {NAMES[measure.metric]}{mark}",
+        lambda row: mean(summarise(measure.values(row))),
+    )
+    return [value, (f"Δ {measure.split}{mark}", lambda row: difference(row, table, measure.values))]
 
 
 def _unshown(record: Record) -> list[Score]:
-    return [score for score in record.scores if score not in (record.headline, chrf_of(record))]
-
-
-def _mean_of(measure: Measure, row: Row) -> str:
-    return mean(summarise({r.seed: s.value for r in row.records for s in r.scores if Measure.of(s) == measure}))
+    return [score for score in record.scores[1:] if score.metric == record.headline.metric]

@@ -1,11 +1,12 @@
 """What stands above and below a table: warnings about what does not compare, and the evidence of its numbers."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 
 from memtrans.records import Record, Score
-from memtrans.tables.cells import MISSING, NAMES, UNKNOWN, letter
-from memtrans.tables.rows import BASELINE, Table, chrf_of
+from memtrans.tables.cells import MISSING, NAMES, UNKNOWN, letter, name
+from memtrans.tables.recipe import difference_text, differing
+from memtrans.tables.rows import BASELINE, Row, Table, chrf_of
 
 CERTAINTY = {
     "P": "stated by the paper",
@@ -26,11 +27,28 @@ def warnings(table: Table) -> list[str]:
         ]
         lines.append(f"Not all rows compare: they differ in {' and '.join(differing)}. {'; '.join(groups)}.")
     for label, settings in table.settings.items():
-        text = f"{label} has records of {len(settings)} settings: each has its own row, none are averaged together."
-        if label == BASELINE:
-            text += " Where it is unclear which is the baseline, no difference is formed."
-        lines.append(text)
-    return lines
+        lines.append(
+            f"{label} has records of {len(settings)} settings: each has its own row, none are averaged together."
+        )
+    return [*lines, *_without_baseline(table)]
+
+
+def _without_baseline(table: Table) -> list[str]:
+    """The rows that no baseline, or more than one, was trained and decoded like; rows with one cause in one line."""
+    rows: dict[str, list[str]] = defaultdict(list)
+    for row in table.rows:
+        baselines = table.baselines(row)
+        if row.label != BASELINE and baselines and table.baseline(row) is None:
+            rows[_cause(row, baselines)].append(name(row, table))
+    return [f"No difference to the {BASELINE} for {', '.join(names)}: {cause}." for cause, names in rows.items()]
+
+
+def _cause(row: Row, baselines: list[Row]) -> str:
+    nearest = min(baselines, key=lambda baseline: len(differing(row.recipe, baseline.recipe)))
+    text = difference_text(row.recipe, nearest.recipe)
+    if not text:
+        return f"several {BASELINE} rows have the same training and decoding settings"
+    return f"the training or decoding settings differ from the baseline's ({text})"
 
 
 def notes(table: Table) -> list[str]:
@@ -39,8 +57,8 @@ def notes(table: Table) -> list[str]:
         return [*_paper_notes(table), _legend()]
     measured = [
         f"±: sample standard deviation over seeds; none for one seed. Δ {BASELINE}: mean difference to the "
-        f"{BASELINE} of the same seed, ± its sample standard deviation over the pairs; in brackets how many pairs, "
-        "where a seed lacks one.",
+        f"{BASELINE} of the same seed, trained and decoded alike, ± its sample standard deviation over the pairs; in "
+        "brackets how many pairs, where a seed lacks one.",
     ]
     if table.metric == "perplexity":
         measured.append("Lower is better.")
@@ -81,12 +99,13 @@ def _run_notes(table: Table) -> list[str]:
         f"Commit: {_tally(map(_commit, table.records))}.",
         f"Checkpoint evaluated: {_tally(record.checkpoint for record in table.records)}.",
         "tokens/s: target tokens per second of training, mean over seeds; runs that shared a device shared its speed. "
-        "GPU-hours: training time × devices, of a shared device the share, summed over seeds.",
+        "GPU-hours: time in training steps × devices, of a shared device the share, summed over seeds; validation, "
+        "saving and scoring come on top.",
     ]
 
 
 def _legend() -> str:
-    return f"{MISSING}: none, or not measured. {UNKNOWN}: published, but the value is not known here."
+    return f"{MISSING}: none, or not measured. {UNKNOWN}: not known here."
 
 
 def _hardware(record: Record) -> str:

@@ -2,7 +2,7 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -10,6 +10,7 @@ from memtrans.errors import UserError
 from memtrans.records import Record, Score
 from memtrans.sweeps_spec import SweepSpec
 from memtrans.tables.paper import PaperTable
+from memtrans.tables.recipe import Recipe, recipe_of
 from memtrans.tables.stats import Summary, summarise
 
 BASELINE = "Transformer"
@@ -49,6 +50,11 @@ class Row:
     @property
     def setting(self) -> str | None:
         return self.records[0].setting if self.records else None
+
+    @property
+    def recipe(self) -> Recipe:
+        """How its records were trained and decoded; all of one setting are of one recipe."""
+        return recipe_of(self.records[0].config) if self.records else {}
 
     @property
     def headlines(self) -> dict[int, float]:
@@ -97,12 +103,19 @@ class Table:
         }
         return {label: settings for label, settings in found.items() if len(settings) > 1}
 
-    def difference(self, row: Row) -> Summary | None:
-        """Mean paired difference to the same-seed baseline; None without one, or with two settings of it."""
-        baselines = [other for other in self.rows if other.label == BASELINE and other.evidence == row.evidence]
-        if row.evidence is None or len(baselines) != 1:
-            return None
-        return summarise(row.headlines, baselines[0].headlines)
+    def baselines(self, row: Row) -> list[Row]:
+        """The rows of the baseline on the same evidence, of whatever recipe; empty for a row without records."""
+        return [other for other in self.rows if row.records and _is_baseline(other) and other.evidence == row.evidence]
+
+    def baseline(self, row: Row) -> Row | None:
+        """The baseline that was trained and decoded as the row was; None unless there is just one."""
+        fitting = [other for other in self.baselines(row) if other.recipe == row.recipe]
+        return fitting[0] if len(fitting) == 1 else None
+
+    def difference(self, row: Row, values: Callable[[Row], Mapping[int, float]]) -> Summary | None:
+        """Mean paired difference of `values` (of a row, by seed) to the same-seed baseline; None without one."""
+        baseline = self.baseline(row)
+        return None if baseline is None else summarise(values(row), values(baseline))
 
     def paper_difference(self, label: str) -> float | None:
         """The published value minus the published baseline's, where both are known."""
@@ -110,6 +123,10 @@ class Table:
         if cell is None or baseline is None or cell.value is None or baseline.value is None:
             return None
         return cell.value - baseline.value
+
+
+def _is_baseline(row: Row) -> bool:
+    return row.label == BASELINE and bool(row.records)
 
 
 def chrf_of(record: Record) -> Score | None:

@@ -27,11 +27,16 @@ class MemoryOptions(FairseqDataclass):
 
 
 class MemoryTokens(nn.Module):
-    """`tokens` learned vectors of C channels. They start with the scale of token embeddings, N(0, 1/C)."""
+    """`tokens` learned vectors of C channels. They start with the scale of token embeddings, N(0, 1/C).
+
+    They are drawn from a generator of their own, seeded by the global seed: with the same seed, all other parameters
+    start as they do without memory.
+    """
 
     def __init__(self, tokens: int, channels: int, init: str = "normal") -> None:
         super().__init__()
-        start = torch.randn(1 if init == "identical" else tokens, channels) * channels**-0.5
+        own = torch.Generator().manual_seed(torch.initial_seed() + 1)  # + 1: not the numbers of the embeddings
+        start = torch.randn(1 if init == "identical" else tokens, channels, generator=own) * channels**-0.5
         self.weight = nn.Parameter(start.expand(tokens, channels).clone())
 
     def forward(self, batch: int) -> Tensor:

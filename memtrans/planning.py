@@ -1,0 +1,214 @@
+"""What a sweep will download, train and cost, told before it starts. Every number about the future is an estimate."""
+
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.filesize import decimal
+from rich.table import Table
+
+from memtrans.corpora import foresee, pending_downloads
+from memtrans.errors import UserError
+from memtrans.runlog import read_progress
+from memtrans.runs import Run, plan_run
+from memtrans.sweeping import runs_at_once
+from memtrans.warmup import Place, find_device, rates
+
+FILL = 0.8  # of the target positions in a full batch: real tokens; 0.77 on Multi30k, 0.82 on lengths like WMT-14's
+SUBWORDS = 30  # target subwords of a training pair: news and parliament, a vocabulary of some ten thousand
+DEMO_SUBWORDS = 13  # the same of the generated corpus
+CORE = 2e10  # floating-point operations per second of one CPU core on small models
+CHEAP = 3e13  # operations of a whole sweep up to which a warm-up is not worth its time: 25 minutes of one core
+
+
+@dataclass
+class Row:
+    """The runs of one setting, one a seed, and what each takes."""
+
+    config: DictConfig
+    tokens: float  # target tokens that a run sees
+    how: str  # where that number comes from
+    runs: list[Run] = field(default_factory=list)
+    missing: list[Run] = field(default_factory=list)  # those without a record
+    rate: float = math.nan  # target tokens per second of a run
+
+    @property
+    def vocabulary(self) -> int:
+        return self.config.corpus.vocabulary.size
+
+    @property
+    def tokens_left(self) -> list[float]:
+        """Of each missing run."""
+        return [self.tokens * _left(run) for run in self.missing]
+
+    @property
+    def hours(self) -> list[float]:
+        """Of each missing run."""
+        return [tokens / self.rate / 3600 for tokens in self.tokens_left]
+
+    @property
+    def operations_per_token(self) -> float:
+        """The usual 6 per weight."""
+        return 6 * weights(self.config.model, self.vocabulary)
+
+
+def show_plan(title: str, configs: Sequence[DictConfig], jobs: int | None, console: Console | None = None) -> None:
+    """Print the plan of a sweep: its rows, what must be downloaded, what training costs. No run is started.
+
+    `configs` are those of all rows and seeds; `jobs` is the number of runs side by side, None what the machine
+    suggests. Unless the sweep is small, a short warm-up tells the speed; the runs' folder keeps its results. Raises
+    UserError for settings that cannot work.
+    """
+    console = console or Console()
+    rows = _rows(configs)
+    waiting = [row for row in rows if row.missing]
+    runs, missing = sum(len(row.runs) for row in rows), sum(len(row.missing) for row in rows)
+    lines = [f"Runs: {runs} in {len(rows)} rows; {runs - missing} finished, {missing} to run.", _downloads(configs)]
+    share = None  # runs on a GPU
+    if waiting:
+        place, at_once, how = _time(waiting, jobs)
+        share = place.side_by_side if place.gpus else None
+        lines += [_cost(waiting, place, at_once), f"How: {waiting[0].how}; {how}."]
+        if not place.gpus and (precision := configs[0].train.precision) != "fp32":
+            lines.append(f"Training will need a GPU, and there is none here: train.precision={precision}.")
+    console.print(_table(title, rows, share))
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _rows(configs: Iterable[DictConfig]) -> list[Row]:
+    rows: dict[str, Row] = {}
+    for config in configs:
+        corpus = foresee(config.corpus, Path(config.paths.data))
+        run = plan_run(config, corpus)
+        if run.setting not in rows:
+            generated = config.corpus.kind == "demo"
+            rows[run.setting] = Row(config, *target_tokens(config.train, corpus.manifest, generated))
+        rows[run.setting].runs.append(run)
+        if run.record() is None:
+            rows[run.setting].missing.append(run)
+    return list(rows.values())
+
+
+def target_tokens(train: Mapping[str, Any], manifest: Mapping[str, Any], generated: bool = False) -> tuple[float, str]:
+    """Target tokens that a run sees, and where the number comes from: its updates or its epochs, whichever end first.
+
+    `manifest` is a corpus', as `corpora.foresee` gives it.
+    """
+    split, limits = manifest["splits"]["train"], []
+    if train["max_update"]:
+        tokens = train["max_update"] * train["max_tokens"] * train["update_freq"] * FILL
+        limits.append((tokens, f"target tokens are updates x batch x {FILL} (assumed: the part that is not padding)"))
+    if train["max_epoch"] and "target_tokens" in split:
+        limits.append((train["max_epoch"] * split["target_tokens"], "target tokens are those of the corpus x epochs"))
+    elif train["max_epoch"] and "pairs" in split:
+        each = DEMO_SUBWORDS if generated else SUBWORDS
+        how = f"target tokens are pairs x {each} subwords (assumed, as the corpus is not prepared yet) x epochs"
+        limits.append((train["max_epoch"] * split["pairs"] * each, how))
+    if not limits:
+        raise UserError("how long training takes is not known before the corpus is prepared: run scripts.prepare first")
+    return min(limits)
+
+
+def weights(model: Mapping[str, Any], vocabulary: int) -> int:
+    """Roughly the parameters of a transformer with these fairseq options; memory and biases left out."""
+    encoder, decoder = model["encoder_embed_dim"], model["decoder_embed_dim"]
+    return (
+        vocabulary * decoder
+        + model["encoder_layers"] * (4 * encoder**2 + 2 * encoder * model["encoder_ffn_embed_dim"])
+        + model["decoder_layers"] * (8 * decoder**2 + 2 * decoder * model["decoder_ffn_embed_dim"])
+    )
+
+
+def wall_hours(hours: Iterable[float], at_once: int) -> float:
+    """When the last run ends, if each starts, in order, as soon as one of `at_once` places is free."""
+    ends = [0.0] * at_once
+    for run in hours:
+        ends[ends.index(min(ends))] += run
+    return max(ends)
+
+
+def _time(rows: Sequence[Row], jobs: int | None) -> tuple[Place, int, str]:
+    """Set the rate of each row; return where its runs train, how many at once, and where the rates come from."""
+    train, cores = rows[0].config.train, len(os.sched_getaffinity(0))
+    operations = sum(row.operations_per_token * sum(row.tokens_left) for row in rows)
+    cheap = train.precision == "fp32" and operations < CHEAP
+    place = Place(f"{cores} CPU cores", 0) if cheap else find_device()
+    missing = sum(len(row.missing) for row in rows)
+    at_once = runs_at_once(missing, jobs, place.gpus, rows[0].config.size.runs_per_gpu)
+    place.threads = max(1, cores // at_once)
+    if cheap:
+        for row in rows:
+            row.rate = place.threads * CORE / row.operations_per_token
+        return place, at_once, f"tokens/s assume {CORE / 1e9:.0f} GFLOP/s a core, as this is too small for a warm-up"
+    place.side_by_side = math.ceil(at_once / place.gpus) if place.gpus else 1
+    timed = rows if place.gpus else rows[:1]
+    measured = rates([(row.missing[0], row.vocabulary) for row in timed], place)
+    for i, row in enumerate(rows):
+        row.rate = FILL * measured[min(i, len(measured) - 1)]
+    how = f"tokens/s are those of a short warm-up on full batches x {FILL}"
+    if not place.gpus:
+        how += ", timed on this CPU: in small batches, the first row only, and the others taken to be as fast"
+    elif place.side_by_side > 1:
+        how += f", with {place.side_by_side} runs on a GPU, which share its hours"
+    return place, at_once, how
+
+
+def _left(run: Run) -> float:
+    """The part of its training that a run still has to do."""
+    progress = read_progress(run.log, run.identity["train"])
+    return 1 - progress.fraction if progress else 1.0
+
+
+def _downloads(configs: Iterable[DictConfig]) -> str:
+    files: dict[str, int] = {}
+    for config in {config.corpus.name: config for config in configs}.values():
+        files |= pending_downloads(config.corpus, Path(config.paths.data))
+    if not files:
+        return "Downloads: nothing."
+    listed = ", ".join(f"{name} {decimal(size)}" for name, size in files.items())
+    return f"Downloads: {decimal(sum(files.values()))} ({listed})."
+
+
+def _cost(rows: Sequence[Row], place: Place, at_once: int) -> str:
+    hours = [hours for row in rows for hours in row.hours]
+    gpus = f"{_number(sum(hours) / place.side_by_side)} GPU-hours; " if place.gpus else ""
+    device = f"{place.gpus} x {place.device}" if place.gpus else place.device
+    wall = duration(wall_hours(hours, at_once))
+    return (
+        f"Estimated cost of training: {gpus}{wall} on {device}, {at_once} at a time. Preparing and scoring come on top."
+    )
+
+
+def _table(title: str, rows: Sequence[Row], share: int | None) -> Table:
+    """`share` is the number of runs that share a GPU, None on a CPU."""
+    first = rows[0].config
+    where = f"corpus {first.corpus.name}, size {first.size.name}, protocol {first.protocol.name}"
+    table = Table(title=f"Plan: {title}\n{where}", caption="a run's tokens, speed and time are estimates")
+    table.add_column("row", no_wrap=True)
+    for column in ("to run", "tokens", "tokens/s", "time", *(["GPU-hours"] if share else [])):
+        table.add_column(column, justify="right")
+    for row in rows:
+        cells = [f"{len(row.missing)} of {len(row.runs)}", f"{row.tokens / 1e6:,.1f} M"]
+        if hours := sum(row.hours):
+            cells += [f"{row.rate:,.0f}", duration(hours / len(row.missing)), _number(hours / (share or 1))]
+        table.add_row(row.runs[0].label, *cells[: len(table.columns) - 1])
+    return table
+
+
+def duration(hours: float) -> str:
+    """Hours in a unit that suits them."""
+    if hours < 1 / 60:
+        return "under a minute"
+    if hours < 2:
+        return f"{hours * 60:.0f} min"
+    return f"{hours:,.0f} h" if hours < 72 else f"{hours / 24:,.0f} days"
+
+
+def _number(hours: float) -> str:
+    return f"{hours:,.2f}" if hours < 10 else f"{hours:,.0f}"

@@ -1,0 +1,9 @@
+"""What is installed, which GPU, what is missing and how to mend it: `python -m scripts.doctor`.
+
+Exit status 0 if the demo could run, 1 otherwise.
+"""
+
+from memtrans.doctor import main
+
+if __name__ == "__main__":
+    main()
