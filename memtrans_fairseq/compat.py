@@ -42,6 +42,7 @@ def apply() -> None:
         bf16_without_tpu,
         amp_unscales_once,
         whole_checkpoint_copies,
+        own_hydra_version,
         counts_go_on,
         wandb_begins_once,
     ):
@@ -304,6 +305,20 @@ def whole_checkpoint_copies() -> None:
 
 
 @functools.cache
+def own_hydra_version() -> None:
+    """Symptom: fairseq's options fail, "hydra.experimental.initialize() is no longer experimental".
+
+    In a process that has composed a config with Hydra's `version_base` at 1.2 or later, which Hydra keeps globally.
+    Scope: fairseq's conversion of its options asks for version 1.1, under which it was written.
+    """
+    import hydra
+    from fairseq.dataclass import utils
+
+    utils.initialize = functools.partial(hydra.initialize, version_base="1.1")
+    utils.compose = hydra.compose
+
+
+@functools.cache
 def counts_go_on() -> None:
     """Symptom: the checkpoints of a continued training count only some of its updates, tokens and seconds.
 
@@ -370,6 +385,7 @@ KNOWN_WARNINGS = (
     r"hydra\.experimental\.\w+\(\) is no longer experimental",
     r"\s*The strict flag in the compose API is deprecated",
     r"\s*The version_base parameter is not specified",
+    r'\s*version_base="1\.1" selects Hydra 1\.1 compatibility behavior',
     r"Future Hydra versions will no longer change working directory",
     r"In '.*': Usage of deprecated keyword in package header",
     r"\s*'config' is validated against ConfigStore schema with the same name",

@@ -1,7 +1,7 @@
 """Score a finished run once more, in another way: `python -m scripts.evaluate runs/<hash> split=valid beam=1`.
 
-Any key of the run's protocol may be given, but for its name and further splits. The scores are printed; the run's record
-keeps those of its own protocol.
+Any key of the run's protocol may be given, but for its name and further splits. The scores are printed; the run's
+record keeps those of its own protocol.
 """
 
 import sys

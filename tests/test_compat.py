@@ -14,11 +14,14 @@ from types import SimpleNamespace
 import memtrans_fairseq
 from memtrans_fairseq import compat
 
+import hydra.experimental
 import numpy as np
 import pytest
 import torch
 from fairseq import checkpoint_utils, options
 from fairseq.data import data_utils, token_block_dataset
+from fairseq.dataclass import utils as dataclass_utils
+from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.distributed import utils as distributed_utils
 from fairseq.logging import meters, progress_bar
 from fairseq.models.transformer import TransformerConfig, TransformerEncoderBase
@@ -375,7 +378,26 @@ def test_ranks_of_one_job_broadcast_any_object(tmp_path, how, fails):
     assert ("Weights only load failed" in done.stderr) == fails
 
 
-# meters and W&B
+# Hydra
+
+
+def test_options_are_converted_after_a_config_was_composed_with_a_later_version_base(monkeypatch, tmp_path):
+    (tmp_path / "any.yaml").write_text("a: 1\n")
+    arguments = ["data", "--arch", "mem_transformer", "--encoder-layers", "3"]
+    args = options.parse_args_and_arch(options.get_training_parser("translation"), arguments)
+
+    def layers() -> int:
+        with hydra.initialize_config_dir(str(tmp_path), version_base="1.3"):
+            hydra.compose("any")
+        return convert_namespace_to_omegaconf(args).model.encoder_layers
+
+    assert layers() == 3
+    monkeypatch.setattr(dataclass_utils, "initialize", hydra.experimental.initialize)
+    with pytest.raises(ImportError, match="no longer experimental"):
+        layers()
+
+
+# W&B
 
 
 def test_wandb_begins_once(monkeypatch):

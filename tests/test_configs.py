@@ -8,7 +8,6 @@ from typing import Any
 import memtrans_fairseq  # noqa: F401  (must come before fairseq)
 from memtrans_fairseq.presets import PRESETS
 
-import hydra
 import pytest
 from fairseq import options
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
@@ -62,7 +61,6 @@ def test_every_option_is_one_of_fairseq_and_arrives_unchanged(variant, size, pro
     run = planned(f"variant={variant}", f"size={size}", f"protocol={protocol}")
     arguments = train_arguments(run)
     args = options.parse_args_and_arch(options.get_training_parser(), arguments)  # exits on an unknown one
-    hydra.version.setbase("1.1")  # as in a process of fairseq's own; the composition above has set 1.3
     config = convert_namespace_to_omegaconf(args)
     for key, value in run.identity["model"].items():
         assert getattr(config.model, key) == value, key

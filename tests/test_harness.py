@@ -177,7 +177,14 @@ def test_translations_are_those_of_fairseq_s_own_command(whole, tmp_path):
     command = [sys.executable, "-c", "from memtrans_fairseq.cli import main; main()", "generate", str(data / "bin")]
     command += ["--path", str(path), "--beam", str(protocol["beam"]), "--lenpen", str(protocol["lenpen"])]
     command += ["--max-len-a", str(protocol["max_len_a"]), "--max-len-b", str(protocol["max_len_b"])]
-    command += ["--batch-size", "7", "--post-process", "sentencepiece", "--gen-subset", "test"]
+    command += [
+        "--max-tokens",
+        str(protocol["batch_tokens"]),
+        "--post-process",
+        "sentencepiece",
+        "--gen-subset",
+        "test",
+    ]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=True)
     rows = [line.split("\t") for line in done.stdout.splitlines() if line.startswith("D-")]
@@ -259,6 +266,9 @@ def test_a_worker_that_lost_its_parent_is_waited_for(whole, place):
     assert group(first.pid), "the worker goes on alone"
     place.train()
     assert place.outcome() == whole.outcome()
+    end = time.monotonic() + 20
+    while group(first.pid) and time.monotonic() < end:  # it wrote the record and is about to end
+        time.sleep(0.1)
     assert not group(first.pid)
     assert place.log().count("begin training epoch 1\n") == 1
 
