@@ -338,6 +338,7 @@ def test_multirun_trains_each(tmp_path):
     assert done.returncode == 0, done.stderr
     assert sorted(record["variant"] for record in place.records().values()) == ["mem_transformer", "transformer"]
     assert done.stdout.count("test: bleu") == 2
+    assert not (REPOSITORY / "multirun.yaml").exists()
 
 
 # what goes wrong
