@@ -35,6 +35,7 @@ def main() -> None:
             sys.exit(f"make demo failed by itself, with status {status}")
         seconds = time.monotonic() - start
         expected = outcome(clone)
+        print((clone / "runs/demo/TABLES.md").read_text())
         shutil.rmtree(clone / "runs")
         shutil.rmtree(clone / "data/prepared")
         print(f"Undisturbed: {seconds:.0f} s. Now {kills} kills, seed {seed}.\n")
