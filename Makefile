@@ -9,7 +9,8 @@ CORPUS ?= wmt14_deen
 SIZE ?= $(if $(filter wmt14_deen,$(CORPUS)),base small,iwslt)
 PROTOCOL ?= $(if $(filter wmt14_deen,$(CORPUS)),paper,full)
 ARGS ?=
-SWEEP = $(RUN) -m scripts.sweep sweep=wmt14_base corpus=$(CORPUS) size=$$size protocol=$(PROTOCOL) $(ARGS)
+ROWS = $(if $(filter wmt14_deen,$(CORPUS)),wmt14_$$size,wmt14_base)
+SWEEP = $(RUN) -m scripts.sweep sweep=$(ROWS) corpus=$(CORPUS) size=$$size protocol=$(PROTOCOL) $(ARGS)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-fast lint doctor reproduce-wmt tables clean
@@ -47,7 +48,9 @@ doctor: $(INSTALLED)  ## what is installed, which GPU, what is missing and how t
 
 reproduce-wmt: $(INSTALLED)  ## the paper's translation tables; or another corpus: CORPUS=multi30k SIZE=iwslt
 	@set -e; for size in $(SIZE); do $(SWEEP) plan=true; done
+ifeq (,$(findstring plan=true,$(ARGS)))
 	@status=0; for size in $(SIZE); do $(SWEEP) || status=1; done; exit $$status
+endif
 
 tables: $(INSTALLED)  ## write results/TABLES.md from the records
 	$(RUN) -m scripts.tabulate

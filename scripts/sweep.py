@@ -25,7 +25,8 @@ def main(config: DictConfig) -> None:
     sweep = load_sweeps(CONFIGS)[config.sweep.name]
     configs = plan_sweep(sweep, config.seeds or sweep.seeds, HydraConfig.get().overrides.task)
     if config.plan:
-        show_plan(sweep.title, configs, config.jobs)
+        own = (configs[0].corpus.name, configs[0].size.name) == (sweep.corpus, sweep.size)
+        show_plan(sweep.title if own else f"the rows of {sweep.name}", configs, config.jobs)
         return
     runs = plan_runs(configs)
     failures = run_missing(runs, config.jobs, configs[0].size.runs_per_gpu)
