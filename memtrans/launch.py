@@ -35,8 +35,11 @@ class Worker:
     started: float = field(default_factory=time.monotonic)
 
 
-def launch(runs: Sequence[Run], jobs: int, gpus: int) -> list[Failure]:
-    """Run all, at most `jobs` side by side, spread over the GPUs if there are any. Returns those that failed."""
+def launch(runs: Sequence[Run], places: int, gpus: int) -> list[Failure]:
+    """Run all, at most `places` side by side, spread over the GPUs if there are any. Returns those that failed."""
+    jobs = min(places, len(runs))
+    # By the places, not by the runs that are left: on a CPU, results depend on the number of threads in the last digits.
+    threads = max(1, len(os.sched_getaffinity(0)) // places)
     waiting, working = list(runs), dict[int, Worker]()
     failures: list[Failure] = []
     # a scheduler that ends this process must not leave its workers behind
@@ -46,7 +49,7 @@ def launch(runs: Sequence[Run], jobs: int, gpus: int) -> list[Failure]:
             while waiting or working:
                 while waiting and len(working) < jobs:
                     slot = next(i for i in range(jobs) if i not in working)
-                    working[slot] = _start(waiting.pop(0), slot, jobs, gpus)
+                    working[slot] = _start(waiting.pop(0), slot, jobs, gpus, threads)
                     display.started(working[slot])
                 time.sleep(POLL_SECONDS)
                 for slot, worker in list(working.items()):
@@ -66,9 +69,8 @@ def launch(runs: Sequence[Run], jobs: int, gpus: int) -> list[Failure]:
     return failures
 
 
-def _start(run: Run, slot: int, jobs: int, gpus: int) -> Worker:
+def _start(run: Run, slot: int, jobs: int, gpus: int, threads: int) -> Worker:
     run.write()
-    threads = max(1, len(os.sched_getaffinity(0)) // jobs)
     environment = os.environ | {
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads)),
         "PYTHONUNBUFFERED": "1",

@@ -16,7 +16,7 @@ from memtrans.corpora import foresee, pending_downloads
 from memtrans.errors import UserError
 from memtrans.runlog import read_progress
 from memtrans.runs import Run, plan_run
-from memtrans.sweeping import runs_at_once
+from memtrans.sweeping import places
 from memtrans.warmup import Place, find_device, rates
 
 FILL = 0.8  # of the target positions in a full batch: real tokens; 0.77 on Multi30k, 0.82 on lengths like WMT-14's
@@ -140,7 +140,7 @@ def _time(rows: Sequence[Row], jobs: int | None) -> tuple[Place, int, str]:
     cheap = train.precision == "fp32" and operations < CHEAP
     place = Place(f"{cores} CPU cores", 0) if cheap else find_device()
     missing = sum(len(row.missing) for row in rows)
-    at_once = runs_at_once(missing, jobs, place.gpus, rows[0].config.size.runs_per_gpu)
+    at_once = min(missing, places(jobs, place.gpus, rows[0].config.size.runs_per_gpu))
     place.threads = max(1, cores // at_once)
     if cheap:
         for row in rows:

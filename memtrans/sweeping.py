@@ -59,12 +59,12 @@ def run_missing(runs: Sequence[Run], jobs: int | None, runs_per_gpu: int) -> lis
     import torch  # only when something is to run: it takes seconds
 
     gpus = torch.cuda.device_count()
-    return launch(missing, runs_at_once(len(missing), jobs, gpus, runs_per_gpu), gpus)
+    return launch(missing, places(jobs, gpus, runs_per_gpu), gpus)
 
 
-def runs_at_once(runs: int, jobs: int | None, gpus: int, runs_per_gpu: int) -> int:
-    """How many of `runs` go side by side: `jobs`, or what the machine suggests."""
-    return min(jobs or gpus * runs_per_gpu or len(os.sched_getaffinity(0)), runs)
+def places(jobs: int | None, gpus: int, runs_per_gpu: int) -> int:
+    """How many runs there is room for side by side: `jobs`, or what the machine suggests."""
+    return jobs or gpus * runs_per_gpu or len(os.sched_getaffinity(0))
 
 
 def below_floor(sweep: SweepSpec, runs: Iterable[Run]) -> list[str]:

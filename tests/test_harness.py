@@ -297,6 +297,16 @@ def test_control_c_leaves_no_process_behind(whole, place):
     assert place.outcome() == whole.outcome()
 
 
+def test_a_scheduler_that_ends_the_command_alone_leaves_no_worker(place):
+    process = place.start("train")
+    wait_for(lambda: "begin training epoch 1" in place.log(), process)
+    process.terminate()
+    process.communicate(timeout=30)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert not group(process.pid)
+    assert not place.records()
+
+
 # several runs
 
 
