@@ -38,7 +38,7 @@ class Worker:
 def launch(runs: Sequence[Run], places: int, gpus: int) -> list[Failure]:
     """Run all, at most `places` side by side, spread over the GPUs if there are any. Returns those that failed."""
     jobs = min(places, len(runs))
-    # By the places, not by the runs that are left: on a CPU, results depend on the number of threads in the last digits.
+    # by the places, not by the runs that are left: on a CPU, the last digits depend on the number of threads
     threads = max(1, len(os.sched_getaffinity(0)) // places)
     waiting, working = list(runs), dict[int, Worker]()
     failures: list[Failure] = []
