@@ -20,5 +20,5 @@ def _discover(room: str) -> None:
 if not cli.asks_for_usage(sys.argv):  # the usage must not wait for torch and fairseq
     compat.apply()
     for _package in pkgutil.iter_modules(__path__):
-        if _package.name in ("models", "tasks", "criterions"):
+        if _package.name in ("models", "tasks", "criterions", "optim"):
             _discover(_package.name)

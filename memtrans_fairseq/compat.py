@@ -44,6 +44,7 @@ def apply() -> None:
         whole_checkpoint_copies,
         own_hydra_version,
         counts_go_on,
+        task_state_comes_back,
         wandb_begins_once,
     ):
         cure()
@@ -344,6 +345,35 @@ def counts_go_on() -> None:
         return extra_state
 
     Trainer.load_checkpoint = load_checkpoint
+
+
+@functools.cache
+def task_state_comes_back() -> None:
+    """Symptom: what a task keeps for a continued training is saved with every checkpoint, but never given back to it.
+
+    In fairseq 0.12.2, whose trainer writes "task_state" and reads it nowhere. Scope: trainers put the task's state into
+    their own `extra_state` too, which every rank gets when a checkpoint is loaded, and hand it on to the task.
+    """
+    from fairseq import utils
+    from fairseq.trainer import Trainer
+
+    original_state_dict, original_load = Trainer.state_dict, Trainer.load_checkpoint
+
+    @functools.wraps(original_state_dict)
+    def state_dict(self: Any) -> dict[str, Any]:
+        state = original_state_dict(self)
+        # on the CPU already here, so that both names are of the same tensors, which are written once
+        state["task_state"] = state["extra_state"]["task_state"] = utils.move_to_cpu(state["task_state"])
+        return state
+
+    @functools.wraps(original_load)
+    def load_checkpoint(self: Any, *args: Any, **kwargs: Any) -> Any:
+        extra_state = original_load(self, *args, **kwargs)
+        if extra_state and "task_state" in extra_state:
+            self.task.load_state_dict(extra_state["task_state"])
+        return extra_state
+
+    Trainer.state_dict, Trainer.load_checkpoint = state_dict, load_checkpoint
 
 
 @functools.cache

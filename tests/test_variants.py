@@ -2,7 +2,8 @@
 
 import argparse
 
-from memtrans_fairseq.presets import PRESETS
+from memtrans_fairseq.modules.block import EncoderRows
+from memtrans_fairseq.presets import TRANSLATION
 from memtrans_fairseq.variants import VARIANTS
 
 import pytest
@@ -144,7 +145,8 @@ def test_layers_follow_the_papers_equations(variant):
     x = torch.randn(M + 6, 16, dtype=torch.double, generator=torch.Generator().manual_seed(0))
     memory = equation(layer.memory_block, x[:M], x)
     sequence = equation(layer.sequence_block, x[M:], x if variant == "mem_ctrl" else memory)
-    torch.testing.assert_close(layer(x.unsqueeze(1)).squeeze(1), torch.cat([memory, sequence]))
+    rows = EncoderRows(M, None)
+    torch.testing.assert_close(layer(x.unsqueeze(1), rows).squeeze(1), torch.cat([memory, sequence]))
 
 
 def test_shared_memory_layers_are_one_sub_network():
@@ -241,30 +243,30 @@ def test_decoder_reads_exactly_those_rows(reads, rows):
 # --- presets ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("size", PRESETS)
+@pytest.mark.parametrize("size", TRANSLATION)
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_preset_takes_effect_on_the_command_line_and_yields_to_it(variant, size):
     parser = options.get_training_parser()
     arguments = ["data", "--arch", f"{variant}_transformer_{size}", "--memory-tokens", "7", "--encoder-layers", "3"]
     args = options.parse_args_and_arch(parser, arguments)
     model = convert_namespace_to_omegaconf(args).model
-    expected = PRESETS[size] | {"memory_tokens": 7, "encoder_layers": 3}
+    expected = TRANSLATION[size] | {"memory_tokens": 7, "encoder_layers": 3}
     assert {key: model[key] for key in expected} == expected
 
 
-@pytest.mark.parametrize("size", PRESETS)
+@pytest.mark.parametrize("size", TRANSLATION)
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_preset_takes_effect_in_hydra(variant, size):
     node = ConfigStore.instance().repo["model"][f"{variant}_transformer_{size}.yaml"].node
     cfg = OmegaConf.create({"model": node})
     cfg.model.memory_tokens = 7
     add_defaults(cfg)
-    assert {key: cfg.model[key] for key in PRESETS[size]} == PRESETS[size]
+    assert {key: cfg.model[key] for key in TRANSLATION[size]} == TRANSLATION[size]
     torch.manual_seed(0)
     if size == "demo":
         built = models.build_model(cfg.model, TASK)
-        assert len(built.encoder.layers) == PRESETS[size]["encoder_layers"]
-        assert built.encoder.memory.weight.shape == (7, PRESETS[size]["encoder_embed_dim"])
+        assert len(built.encoder.layers) == TRANSLATION[size]["encoder_layers"]
+        assert built.encoder.memory.weight.shape == (7, TRANSLATION[size]["encoder_embed_dim"])
 
 
 def test_presets_leave_given_values_alone():

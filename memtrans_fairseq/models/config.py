@@ -1,4 +1,4 @@
-"""fairseq's transformer options as one flat dataclass.
+"""fairseq's transformer options as one flat dataclass, and presets of options.
 
 fairseq's own `TransformerConfig` is nested (`encoder.layers`), and its command line cannot reach into nested
 dataclasses: `--encoder-layers 2` would be accepted and ignored. A flat dataclass keeps fairseq's option names
@@ -7,6 +7,7 @@ dataclasses: `--encoder-layers 2` would be accepted and ignored. A flat dataclas
 
 import dataclasses
 from argparse import Namespace
+from collections.abc import Callable
 from typing import Any
 
 from fairseq.dataclass import FairseqDataclass
@@ -44,3 +45,14 @@ def nested(cfg: DictConfig | Namespace) -> TransformerConfig:
     """fairseq's nested config of the flat `cfg`. Options that fairseq does not know (memory's) stay on top."""
     values: Any = OmegaConf.to_container(cfg, resolve=True) if isinstance(cfg, DictConfig) else vars(cfg)
     return TransformerConfig.from_namespace(Namespace(**values))
+
+
+def preset_setter(preset: dict[str, Any]) -> Callable[[Namespace], None]:
+    """fairseq's function for an `--arch` name: fill in the preset's options that the command line leaves open."""
+
+    def set_missing(args: Namespace) -> None:
+        for option, value in preset.items():
+            if not hasattr(args, option):
+                setattr(args, option, value)
+
+    return set_missing

@@ -23,14 +23,22 @@ from fairseq.modules.checkpoint_activations import checkpoint_wrapper
 from hydra.core.config_store import ConfigStore
 from torch import Tensor, nn
 
+from ..modules.block import EncoderLayer, EncoderParts, EncoderRows
 from ..modules.memory import MemoryOptions, MemoryTokens
-from ..presets import PRESETS
+from ..presets import TRANSLATION
 from ..variants import VARIANTS, SettingError, Variant
-from .config import FlatTransformerConfig, nested
+from .config import FlatTransformerConfig, nested, preset_setter
 
 
 @dataclass
 class TranslationOptions(MemoryOptions):
+    memory_positions: ChoiceEnum(["none", "prefix"]) = field(  # type: ignore[valid-type]
+        default="none",
+        metadata={
+            "help": "positional encodings of the [mem] rows: 'none'; 'prefix' gives them the first positions and lets "
+            "the sequence start after them, as if they were tokens of the input"
+        },
+    )
     decoder_reads: ChoiceEnum(["all", "sequence", "memory"]) = field(  # type: ignore[valid-type]
         default="all", metadata={"help": "encoder rows that the decoder attends to"}
     )
@@ -40,7 +48,7 @@ class MemoryEncoder(TransformerEncoderBase):
     """fairseq's encoder over [memory; sequence]. `encoder_out` and its padding mask cover all M + T rows."""
 
     def __init__(self, cfg: TransformerConfig, dictionary: Any, embed_tokens: nn.Embedding, variant: Variant) -> None:
-        self.make_layer = variant.layers(cfg)
+        self.make_layer = variant.layers(cfg, EncoderParts(cfg))
         super().__init__(cfg, dictionary, embed_tokens)
         del self.make_layer
         channels = embed_tokens.embedding_dim
@@ -51,6 +59,11 @@ class MemoryEncoder(TransformerEncoderBase):
         if cfg.checkpoint_activations:
             layer = checkpoint_wrapper(layer, offload_to_cpu=cfg.offload_activations)
         return fsdp_wrap(layer, min_num_params=0 if cfg.checkpoint_activations else cfg.min_params_to_wrap)
+
+    def upgrade_state_dict_named(self, state_dict: dict[str, Tensor], name: str) -> dict[str, Tensor]:
+        """Bring an old checkpoint of fairseq up to date. Only its own layers have had several layouts."""
+        own = all(isinstance(layer, EncoderLayer) for layer in self.layers)
+        return super().upgrade_state_dict_named(state_dict, name) if own else state_dict
 
     def max_positions(self) -> int:
         taken = self.cfg.memory_tokens if self.cfg.memory_positions == "prefix" else 0
@@ -98,8 +111,9 @@ class MemoryEncoder(TransformerEncoderBase):
         x = x.transpose(0, 1)  # (M + T) x B x C
 
         states = [x] if return_all_hiddens else []
+        rows = EncoderRows(self.cfg.memory_tokens, padding_mask if has_padding else None)
         for layer in self.layers:
-            x = layer(x, encoder_padding_mask=padding_mask if has_padding else None)
+            x = layer(x, rows)
             if return_all_hiddens:
                 states.append(x)
         if self.layer_norm is not None:
@@ -190,19 +204,10 @@ def _register(variant: Variant) -> None:
     options = make_dataclass(f"{name}_options", [], bases=(variant.options, TranslationOptions, FlatTransformerConfig))
     model = type(name, (MemoryTransformerModel,), {"variant": variant, "__module__": __name__})
     register_model(name, dataclass=options)(model)
-    for size, preset in PRESETS.items():
-        register_model_architecture(name, f"{name}_{size}")(_preset_setter(preset))
+    for size, preset in TRANSLATION.items():
+        register_model_architecture(name, f"{name}_{size}")(preset_setter(preset))
         node = {"_name": name, **preset}
         ConfigStore.instance().store(f"{name}_{size}", node, group="model", provider="memtrans_fairseq")
-
-
-def _preset_setter(preset: dict[str, int]) -> Any:
-    def set_missing(args: Any) -> None:
-        for option, value in preset.items():
-            if not hasattr(args, option):
-                setattr(args, option, value)
-
-    return set_missing
 
 
 for _variant in VARIANTS.values():

@@ -1,13 +1,17 @@
-"""One attention sub-layer and one feed-forward sub-layer, with queries and keys from different rows.
+"""What layers over [memory; sequence] are made of in fairseq's encoder.
 
-fairseq's encoder layer attends only from all rows to all rows; this is the same layer for Att(q, kv).
+Shape legend: M memory tokens, T source time, B batch, C channels.
 """
 
+from typing import NamedTuple
+
+import torch
 from fairseq import utils
 from fairseq.models.transformer import TransformerConfig
 from fairseq.modules import LayerNorm, MultiheadAttention
 from fairseq.modules.fairseq_dropout import FairseqDropout
 from fairseq.modules.quant_noise import quant_noise
+from fairseq.modules.transformer_layer import TransformerEncoderLayerBase
 from torch import Tensor, nn
 
 
@@ -56,15 +60,40 @@ class Block(nn.Module):
         return x if self.normalize_before else self.final_layer_norm(x)
 
 
-class MemoryLayer(nn.Module):
-    """Base of layers that treat memory and sequence apart; `split` gives the two parts of X = [memory; sequence]."""
+class EncoderLayer(TransformerEncoderLayerBase):
+    """fairseq's own layer, X' = FF(Att(X, X)), down to the names of its parameters."""
+
+    def forward(self, x: Tensor, rows: "EncoderRows") -> Tensor:
+        return super().forward(x, encoder_padding_mask=rows.padding_mask)
+
+
+class EncoderParts:
+    """What the encoder's layers are built from: see the contract in `variants`."""
 
     def __init__(self, cfg: TransformerConfig) -> None:
-        super().__init__()
-        self.memory_tokens = cfg.memory_tokens
+        self.cfg = cfg
 
-    def split(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return x[: self.memory_tokens], x[self.memory_tokens :]
+    def layer(self) -> nn.Module:
+        return EncoderLayer(self.cfg)
 
-    def upgrade_state_dict_named(self, state_dict: dict[str, Tensor], name: str) -> None:
-        """fairseq asks every encoder layer to upgrade old checkpoints. These layers have had one layout only."""
+    def block(self) -> nn.Module:
+        return Block(self.cfg)
+
+
+class EncoderRows(NamedTuple):
+    """Rows of X = [memory; sequence], (M + T) x B x C. All see all but padding: B x (M + T), True there, or None."""
+
+    memory_tokens: int
+    padding_mask: Tensor | None
+
+    def write(self, block: nn.Module, x: Tensor) -> Tensor:
+        return block(x[: self.memory_tokens], x, self.padding_mask)
+
+    def attend(self, block: nn.Module, x: Tensor) -> Tensor:
+        return block(x[self.memory_tokens :], x, self.padding_mask)
+
+    def read(self, block: nn.Module, memory: Tensor, x: Tensor) -> Tensor:
+        return block(x[self.memory_tokens :], memory)
+
+    def join(self, memory: Tensor, sequence: Tensor) -> Tensor:
+        return torch.cat([memory, sequence])

@@ -1,4 +1,4 @@
-"""The learned [mem] vectors, and the options that say how they start and where they stand."""
+"""The learned [mem] vectors, and the options that say how many there are and how they start."""
 
 from dataclasses import dataclass, field
 
@@ -14,29 +14,23 @@ class MemoryOptions(FairseqDataclass):
         default="normal",
         metadata={
             "help": "start of the [mem] vectors: 'normal' draws each like a token embedding; 'identical' draws one and "
-            "repeats it (only dropout, or --memory-positions prefix, can then tell them apart)"
-        },
-    )
-    memory_positions: ChoiceEnum(["none", "prefix"]) = field(  # type: ignore[valid-type]
-        default="none",
-        metadata={
-            "help": "positional encodings of the [mem] rows: 'none'; 'prefix' gives them the first positions and lets "
-            "the sequence start after them, as if they were tokens of the input"
+            "repeats it (only dropout or positions can then tell them apart)"
         },
     )
 
 
 class MemoryTokens(nn.Module):
-    """`tokens` learned vectors of C channels. They start with the scale of token embeddings, N(0, 1/C).
+    """`tokens` learned vectors of C channels, N(0, scale^2) at the start: by default as token embeddings, N(0, 1/C).
 
     They are drawn from a generator of their own, seeded by the global seed: with the same seed, all other parameters
     start as they do without memory.
     """
 
-    def __init__(self, tokens: int, channels: int, init: str = "normal") -> None:
+    def __init__(self, tokens: int, channels: int, init: str = "normal", scale: float | None = None) -> None:
         super().__init__()
         own = torch.Generator().manual_seed(torch.initial_seed() + 1)  # + 1: not the numbers of the embeddings
-        start = torch.randn(1 if init == "identical" else tokens, channels, generator=own) * channels**-0.5
+        start = torch.randn(1 if init == "identical" else tokens, channels, generator=own, device="cpu")
+        start *= channels**-0.5 if scale is None else scale
         self.weight = nn.Parameter(start.expand(tokens, channels).clone())
 
     def forward(self, batch: int) -> Tensor:

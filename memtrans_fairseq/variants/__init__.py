@@ -1,16 +1,23 @@
-"""Memory variants: how one encoder layer updates memory and sequence.
+"""Memory variants: how one layer updates memory and sequence, in whatever model it stands.
 
-Shape legend: T source time, B batch, C channels (embed_dim), M memory tokens.
+Shape legend: M memory tokens, T tokens, B batch, C channels (embed_dim).
 
-The contract. A variant is a function that takes the model's config and returns a maker of layers; a host calls the
-maker once per layer. A layer is a module
+The contract. A variant is a function that takes the model's config and the host's `Parts` and returns a maker of
+layers; the host calls the maker once per layer. A layer is a module
 
-    layer(x, encoder_padding_mask) -> x
+    layer(x, rows) -> x
 
-over X = [memory; sequence], (M + T) x B x C with the M memory rows first. The mask is B x (M + T), True at padding,
-False in every memory row, or None when nothing is padded. This is the signature of fairseq's own encoder layer, so
-a host treats all variants alike and knows none of them by name. A padded position may receive any value but must
-never influence another one.
+over X, the memory rows and the sequence rows together. Which is which, which rows see which (padding, causality, a
+cache) and in which shape X lies is known to `rows` alone. So a variant knows no host, and a host no variant by name:
+
+    rows.write(block, x)         memory' = block(memory, all)     processing and WRITE
+    rows.attend(block, x)        sequence' = block(sequence, all) READ and normal attention
+    rows.read(block, memory, x)  sequence' = block(sequence, memory) READ alone
+    rows.join(memory, sequence)  X again
+
+Here `block(q, kv)` is FF(Att(q, kv)), made by `parts.block()`; `parts.layer()` makes the host's ordinary layer,
+X' = FF(Att(X, X)). A padded position may receive any value but must never influence another one; in a language model
+no row may depend on a later token.
 
 A variant may bring options of its own (a `FairseqDataclass`); every host offers them on the command line.
 To add a variant, put one file beside this one: it is found, registered on every host, and tested by the contract.
@@ -20,12 +27,37 @@ import importlib
 import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 from fairseq.dataclass import FairseqDataclass
-from fairseq.models.transformer import TransformerConfig
-from torch import nn
+from torch import Tensor, nn
 
 LayerMaker = Callable[[], nn.Module]
+
+
+class Parts(Protocol):
+    """What a host builds layers from, with its own kind of attention."""
+
+    def layer(self) -> nn.Module:
+        """The host's ordinary layer, `layer(x, rows)`: X' = FF(Att(X, X))."""
+
+    def block(self) -> nn.Module:
+        """FF(Att(q, kv)), to be handed to `rows`."""
+
+
+class Rows(Protocol):
+    """How the rows of X lie and see each other; see the contract above."""
+
+    def write(self, block: nn.Module, x: Tensor) -> Tensor: ...
+
+    def attend(self, block: nn.Module, x: Tensor) -> Tensor: ...
+
+    def read(self, block: nn.Module, memory: Tensor, x: Tensor) -> Tensor: ...
+
+    def join(self, memory: Tensor, sequence: Tensor) -> Tensor: ...
+
+
+VariantFunction = Callable[[Any, Parts], LayerMaker]
 
 
 class SettingError(ValueError):
@@ -39,26 +71,31 @@ class NoOptions(FairseqDataclass):
 
 @dataclass(frozen=True)
 class Variant:
-    """A memory update rule. `name` is the stem of the model names: `<name>_transformer` in translation."""
+    """A memory update rule. `name` is the stem of the model names: `<name>_transformer`, `<name>_transformer_lm`.
+
+    In a variant that is a `bottleneck`, what lies beyond a token's own surroundings reaches it only through memory: a
+    language model then shows a token no more than its own chunk and the memory before it, at linear cost.
+    """
 
     name: str
-    layers: Callable[[TransformerConfig], LayerMaker]
+    layers: VariantFunction
     options: type[FairseqDataclass]
     fewest_tokens: int
+    bottleneck: bool
 
 
 VARIANTS: dict[str, Variant] = {}
 
 
 def register_variant(
-    name: str, *, options: type[FairseqDataclass] = NoOptions, fewest_tokens: int = 1
-) -> Callable[[Callable[[TransformerConfig], LayerMaker]], Callable[[TransformerConfig], LayerMaker]]:
-    """Register the decorated `config -> layer maker` function as a variant that needs at least `fewest_tokens`."""
+    name: str, *, options: type[FairseqDataclass] = NoOptions, fewest_tokens: int = 1, bottleneck: bool = False
+) -> Callable[[VariantFunction], VariantFunction]:
+    """Register the decorated `(config, parts) -> layer maker` as a variant that needs at least `fewest_tokens`."""
 
-    def register(layers: Callable[[TransformerConfig], LayerMaker]) -> Callable[[TransformerConfig], LayerMaker]:
+    def register(layers: VariantFunction) -> VariantFunction:
         if name in VARIANTS:
             raise ValueError(f"memory variant {name} is registered twice")
-        VARIANTS[name] = Variant(name, layers, options, fewest_tokens)
+        VARIANTS[name] = Variant(name, layers, options, fewest_tokens, bottleneck)
         return layers
 
     return register

@@ -2,29 +2,27 @@
 
     H_mem = FF_m(Att_m(X_mem, X)),  then  H_seq = FF_s(Att_s(X_seq, H_mem))
 
-Attention is M x (M + T) and T x M: its cost is linear in T, and no T x T matrix ever exists.
+Its cost is linear in the length of the sequence: no T x T matrix ever exists.
 """
 
-import torch
-from fairseq.models.transformer import TransformerConfig
-from torch import Tensor
+from typing import Any
 
-from ..modules.block import Block, MemoryLayer
-from . import LayerMaker, register_variant
+from torch import Tensor, nn
 
-
-class BottleneckLayer(MemoryLayer):
-    def __init__(self, cfg: TransformerConfig) -> None:
-        super().__init__(cfg)
-        self.memory_block = Block(cfg)
-        self.sequence_block = Block(cfg)
-
-    def forward(self, x: Tensor, encoder_padding_mask: Tensor | None = None) -> Tensor:
-        memory, sequence = self.split(x)
-        memory = self.memory_block(memory, x, encoder_padding_mask)
-        return torch.cat([memory, self.sequence_block(sequence, memory)])
+from . import LayerMaker, Parts, Rows, register_variant
 
 
-@register_variant("mem_bottleneck")
-def layers(cfg: TransformerConfig) -> LayerMaker:
-    return lambda: BottleneckLayer(cfg)
+class BottleneckLayer(nn.Module):
+    def __init__(self, memory_block: nn.Module, sequence_block: nn.Module) -> None:
+        super().__init__()
+        self.memory_block = memory_block
+        self.sequence_block = sequence_block
+
+    def forward(self, x: Tensor, rows: Rows) -> Tensor:
+        memory = rows.write(self.memory_block, x)
+        return rows.join(memory, rows.read(self.sequence_block, memory, x))
+
+
+@register_variant("mem_bottleneck", bottleneck=True)
+def layers(cfg: Any, parts: Parts) -> LayerMaker:
+    return lambda: BottleneckLayer(parts.block(), parts.block())

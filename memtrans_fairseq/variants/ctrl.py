@@ -7,14 +7,12 @@ say here what exactly is shared; one Att_m and FF_m for every layer is this proj
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 
-import torch
 from fairseq.dataclass import FairseqDataclass
-from fairseq.models.transformer import TransformerConfig
-from torch import Tensor
+from torch import Tensor, nn
 
-from ..modules.block import Block, MemoryLayer
-from . import LayerMaker, register_variant
+from . import LayerMaker, Parts, Rows, register_variant
 
 
 @dataclass
@@ -24,25 +22,19 @@ class CtrlOptions(FairseqDataclass):
     )
 
 
-class CtrlLayer(MemoryLayer):
-    def __init__(self, cfg: TransformerConfig, memory_block: Block) -> None:
-        super().__init__(cfg)
+class CtrlLayer(nn.Module):
+    def __init__(self, memory_block: nn.Module, sequence_block: nn.Module) -> None:
+        super().__init__()
         self.memory_block = memory_block
-        self.sequence_block = Block(cfg)
+        self.sequence_block = sequence_block
 
-    def forward(self, x: Tensor, encoder_padding_mask: Tensor | None = None) -> Tensor:
-        memory, sequence = self.split(x)
-        return torch.cat(
-            [
-                self.memory_block(memory, x, encoder_padding_mask),
-                self.sequence_block(sequence, x, encoder_padding_mask),
-            ]
-        )
+    def forward(self, x: Tensor, rows: Rows) -> Tensor:
+        return rows.join(rows.write(self.memory_block, x), rows.attend(self.sequence_block, x))
 
 
 @register_variant("mem_ctrl", options=CtrlOptions)
-def layers(cfg: TransformerConfig) -> LayerMaker:
+def layers(cfg: Any, parts: Parts) -> LayerMaker:
     if cfg.share_memory_layers:
-        shared = Block(cfg)
-        return lambda: CtrlLayer(cfg, shared)
-    return lambda: CtrlLayer(cfg, Block(cfg))
+        shared = parts.block()
+        return lambda: CtrlLayer(shared, parts.block())
+    return lambda: CtrlLayer(parts.block(), parts.block())

@@ -1,0 +1,1 @@
+"""Optimisers that fairseq lacks."""

@@ -1,0 +1,81 @@
+"""Reading a text as one stream: B contiguous rows, each in segments of T tokens, every token predicted exactly once.
+
+Row b of a stream of N tokens holds those from b * ceil(N / B) on; what a segment predicts begins where that of the
+segment before ended, so a model may carry state from one to the next. The token before the first one is `</s>`.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from fairseq.data import FairseqDataset
+from fairseq.data.indexed_dataset import MMapIndexedDataset, data_file_path, index_file_path
+from torch import Tensor
+
+
+def read_stream(prefix: str) -> np.ndarray:
+    """All tokens of a binarised split, such as `bin/test`, in one memory-mapped array."""
+    index = MMapIndexedDataset.Index(index_file_path(prefix))
+    return np.memmap(data_file_path(prefix), mode="r", dtype=index.dtype)
+
+
+class StreamDataset(FairseqDataset):
+    """A stream in `rows` rows and segments of `length` tokens. An item is a whole batch, one segment of every row.
+
+    With several shards, `rows` are those of each: all shards together read what one with all their rows would read.
+    Where the stream does not fill the last rows and segments, the target is `pad`.
+    """
+
+    def __init__(
+        self, tokens: Any, rows: int, length: int, eos: int, pad: int, shard: int = 0, shards: int = 1
+    ) -> None:
+        self.tokens, self.rows, self.length, self.eos, self.pad = tokens, rows, length, eos, pad
+        self.shard, self.shards = shard, shards
+        self.row_length = -(-len(tokens) // (rows * shards))
+
+    def cut(self, rows: int, shard: int = 0, shards: int = 1) -> "StreamDataset":
+        """The same stream in another number of rows."""
+        return StreamDataset(self.tokens, rows, self.length, self.eos, self.pad, shard, shards)
+
+    def __len__(self) -> int:
+        return -(-self.row_length // self.length)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        start = index * self.length
+        within = np.arange(start, min(start + self.length, self.row_length))
+        first = (self.shard * self.rows + np.arange(self.rows)) * self.row_length
+        place = first[:, np.newaxis] + within  # B x T
+        real = place < len(self.tokens)
+        target = np.where(real, self.tokens[np.where(real, place, 0)], self.pad).astype(np.int64)
+        before = np.where(real, self.tokens[np.where(real, place - 1, 0)], self.pad).astype(np.int64)
+        before[place == 0] = self.eos
+        return {
+            "id": torch.tensor([index]),
+            "place": (index, self.rows, self.shard, self.shards),  # the same as plain numbers, and in which rows
+            "net_input": {
+                "src_tokens": torch.from_numpy(before),
+                "src_lengths": torch.from_numpy(real.sum(axis=1)),
+            },
+            "target": torch.from_numpy(target),
+            "ntokens": int(real.sum()),
+            "nsentences": self.rows,
+        }
+
+    def collater(self, samples: list[dict[str, Any]]) -> dict[str, Any]:
+        """fairseq's name for what makes a batch of items. An item is one already."""
+        (sample,) = samples
+        return sample
+
+
+def token_losses(model: Any, src_tokens: Tensor, target: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+    """Negative log-likelihoods in nats, B x T float32 and 0 where target is `<pad>`, and the state for what follows.
+
+    src_tokens, target: B x T. `state` is what the segment before returned. A language model of fairseq's own has none.
+    """
+    if getattr(model, "streams", False):
+        features, extra = model(src_tokens, state=state)
+        return model.nll(features, target), extra["state"]
+    output = model(src_tokens)
+    logs = model.get_normalized_probs(output, log_probs=True, sample={"target": target})
+    losses = -logs.float().gather(-1, target.unsqueeze(-1)).squeeze(-1)
+    return losses.masked_fill(target == model.decoder.dictionary.pad(), 0), None
