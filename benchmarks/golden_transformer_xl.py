@@ -14,7 +14,7 @@ from typing import Any
 
 import lm_reference
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT / "tests" / "golden"))
@@ -22,7 +22,14 @@ from weights import FORMULA, weight  # noqa: E402
 
 V, B, T, SEGMENTS, LAYERS, C, HEADS, FFN, MEMORY = 60, 3, 8, 4, 3, 12, 3, 20, 4
 CUTOFFS = [20, 40]
-DEFAULTS = {"pre_norm": False, "cache": 0, "clamp": None, "same_length": False, "memory": 0, "placement": None}
+DEFAULTS: dict[str, Any] = {
+    "pre_norm": False,
+    "cache": 0,
+    "clamp": None,
+    "same_length": False,
+    "memory": 0,
+    "placement": None,
+}
 DEFAULTS |= {"cutoffs": CUTOFFS, "div_value": 1, "tied_projections": None, "signed": None}
 GRADIENTS = {
     "post/uncached": ("content_bias", "position_bias", "layers.1.query_key_value", "cluster_weight", "word_embedding"),
@@ -79,7 +86,7 @@ def main() -> None:
 def all_cases() -> dict[str, dict[str, Any]]:
     cases: dict[str, dict[str, Any]] = {}
     for norm in ("post", "pre"):
-        for name, changed in {
+        changes: dict[str, dict[str, Any]] = {
             "uncached": {},
             **{f"cached_{n}": {"cache": n} for n in (5, 8, 20)},
             "clamp_6": {"clamp": 6},
@@ -89,7 +96,8 @@ def all_cases() -> dict[str, dict[str, Any]]:
             **{f"front_{m}_cached_8": {"memory": m, "placement": "front", "cache": 8} for m in (1, MEMORY)},
             **{f"recurrent_{m}": {"memory": m, "placement": "recurrent"} for m in (1, MEMORY)},
             **{f"recurrent_{m}_cached_8": {"memory": m, "placement": "recurrent", "cache": 8} for m in (1, MEMORY)},
-        }.items():
+        }
+        for name, changed in changes.items():
             settings = DEFAULTS | changed | {"pre_norm": norm == "pre"}
             if settings["memory"] > 1:
                 cases[f"{norm}/{name}_signed"] = settings | {"signed": True}
@@ -112,7 +120,13 @@ def tokens() -> Tensor:
 
 def shapes() -> dict[str, tuple[int, ...]]:
     """Every weight that some case has, under its own name; `divided`: for div_value 2, one a cluster."""
-    layer = {"query": (C, C), "key": (C, C), "value": (C, C), "relative_position": (C, C), "output": (C, C)}
+    layer: dict[str, tuple[int, ...]] = {
+        "query": (C, C),
+        "key": (C, C),
+        "value": (C, C),
+        "relative_position": (C, C),
+        "output": (C, C),
+    }
     layer |= {"attention_norm.weight": (C,), "attention_norm.bias": (C,)}
     layer |= {"ffn_in.weight": (FFN, C), "ffn_in.bias": (FFN,), "ffn_out.weight": (C, FFN), "ffn_out.bias": (C,)}
     layer |= {"ffn_norm.weight": (C,), "ffn_norm.bias": (C,)}
@@ -160,7 +174,7 @@ def reference_weights(settings: dict[str, Any], parameters: dict[str, dict[str, 
     return weights
 
 
-def run(model_class: type[nn.Module], case: str, settings: dict[str, Any], parameters: dict[str, Any]) -> dict:
+def run(model_class: Any, case: str, settings: dict[str, Any], parameters: dict[str, Any]) -> dict:
     """One case: the losses of all segments, and gradients of their sum."""
     model = lm_reference.build(
         model_class, n_token=V, n_layer=LAYERS, n_head=HEADS, d_model=C, d_head=C // HEADS, d_inner=FFN, tgt_len=T,
@@ -179,7 +193,9 @@ def run(model_class: type[nn.Module], case: str, settings: dict[str, Any], param
             parameter.copy_(weights[name])
     if settings["signed"]:
         lm_reference.use_signed_distances(model)
-    losses, cache, memory = [], (), None
+    losses: list[Tensor] = []
+    cache: Any = ()
+    memory: Any = None
     for i in range(SEGMENTS):
         stream = tokens()[:, i * T :].T.contiguous()
         loss, cache, memory = lm_reference.segment(model, stream[:T], stream[1 : T + 1], cache, memory)

@@ -64,7 +64,9 @@ def ours(reference: dict[str, torch.Tensor], settings: dict) -> dict[str, torch.
         named["decoder.vocabulary.cluster_weight"] = reference["cluster_weight"].flip(0)
         named["decoder.vocabulary.cluster_bias"] = reference["cluster_bias"].flip(0)
     if settings["div_value"] == 1:
-        named["decoder.vocabulary.weights.0"] = reference["word_embedding"]
+        bounds = [0, *settings["cutoffs"], 60]
+        for part, (start, end) in enumerate(zip(bounds, bounds[1:], strict=False)):
+            named[f"decoder.vocabulary.weights.{part}"] = reference["word_embedding"][start:end]
     else:
         for part in range(3):
             named[f"decoder.vocabulary.weights.{part}"] = reference[f"divided.embedding.{part}"]
@@ -106,7 +108,6 @@ NAMES = {
     "content_bias": "decoder.positions.content_bias",
     "position_bias": "decoder.positions.position_bias",
     "layers.0.relative_position": "decoder.layers.0.block.attention.position.weight",
-    "word_embedding": "decoder.vocabulary.weights.0",
     "cluster_weight": "decoder.vocabulary.cluster_weight",
     "memory_tokens": "decoder.memory.weight",
 }
@@ -128,6 +129,8 @@ def test_gradients_are_those_of_the_reference(model, case):
     for name, expected in case["gradients"].items():
         if name == "layers.1.query_key_value":
             found = torch.cat([gradients[f"{attention}.{part}.weight"] for part in ("query", "key_value")])
+        elif name == "word_embedding":
+            found = torch.cat([gradients[f"decoder.vocabulary.weights.{part}"] for part in range(3)])
         else:
             found = gradients[NAMES[name]]
         if name == "cluster_weight":

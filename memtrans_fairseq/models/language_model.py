@@ -7,8 +7,10 @@ the last memory group's output (Recurrent Memory Transformer, Bulatov et al. 202
 what is drawn in `modules.causal`. Without memory and cache this is the Transformer of that paper's tables.
 """
 
+import functools
 import math
 from argparse import Namespace
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, make_dataclass
 from typing import Any, Optional
 
@@ -111,8 +113,6 @@ class LanguageModelDecoder(FairseqDecoder):
         for layer in self.layers:
             if cfg.checkpoint_activations:
                 checkpoint_wrapper(layer)
-            if cfg.compile_layers:
-                layer.compile()
 
     def _initialise(self, module: nn.Module) -> None:
         """As Transformer-XL: normal, biases 0, layer norms around 1, projections of embeddings 0.01."""
@@ -171,16 +171,33 @@ class LanguageModelDecoder(FairseqDecoder):
             x = layout.assemble(start, x)
         x = self.dropout(x)
         rows = self._rows(layout, x, cache[0].size(1) if cache else 0)
-        inputs = []
-        for number, layer in enumerate(self.layers):
-            inputs.append(x)
-            x = layer(x, rows.after(cache[number].to(x)) if cache else rows)
+        # only shapes that come again and again are worth compiling for, not those of the first segments of a text
+        worth_it = (
+            self.cfg.compile_layers
+            and self.training
+            and (not self.mem_len or (cache and cache[0].size(1) == self.mem_len))
+        )
+        x, inputs = (self._compiled if worth_it else self._through_layers)(x, rows, cache)
         x = self.dropout(x)
         written = x[:, -self.cfg.memory_tokens :] if self.carries_memory else None
         features = layout.tokens_of(x)
         if self.training:  # the last layer's memory, which nothing reads any more: see above
             features = features + 0 * x.sum()
         return features, written, self._cached(inputs, cache, layout)
+
+    def _through_layers(
+        self, x: Tensor, rows: DenseRows | ChunkRows, cache: list[Tensor] | None
+    ) -> tuple[Tensor, list[Tensor]]:
+        """X after the last layer, and what each layer took."""
+        inputs = []
+        for number, layer in enumerate(self.layers):
+            inputs.append(x)
+            x = layer(x, rows.after(cache[number].to(x)) if cache else rows)
+        return x, inputs
+
+    @functools.cached_property
+    def _compiled(self) -> Callable[..., tuple[Tensor, list[Tensor]]]:
+        return torch.compile(self._through_layers)
 
     def _layout(self, tokens: int) -> Layout:
         every = self.cfg.memory_every or tokens

@@ -11,8 +11,11 @@ import math
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from fairseq import utils
 from torch import Tensor, nn
+
+from .aligned import filling, linear
 
 
 class View(NamedTuple):
@@ -40,6 +43,7 @@ class RelativePositions(nn.Module):
 
     def view(self, hidden: Tensor, largest: int, smallest: int, like: Tensor, columns: Tensor | None = None) -> View:
         """A view whose distances go from `largest` down to `smallest`, with encodings of the type of `like`."""
+        smallest -= filling(largest - smallest + 1, like)  # a few more do no harm: see `linear`
         # The numbers are computed in float32: half precision does not tell large distances apart.
         distances = torch.arange(largest, smallest - 1, -1, device=like.device, dtype=torch.float32)
         if self.clamp_len:
@@ -55,7 +59,7 @@ class RelativeAttention(nn.Module):
 
     def __init__(self, channels: int, heads: int, dropout: float) -> None:
         super().__init__()
-        self.heads = heads
+        self.width = channels // heads
         self.query = nn.Linear(channels, channels, bias=False)
         self.key_value = nn.Linear(channels, 2 * channels, bias=False)
         self.position = nn.Linear(channels, channels, bias=False)
@@ -64,30 +68,67 @@ class RelativeAttention(nn.Module):
 
     def forward(self, queries: Tensor, keys: Tensor, view: View) -> Tensor:
         """queries B x Q x C, keys (also the values) B x K x C. Returns B x Q x C."""
-        split = (self.heads, -1)
-        query = self.query(queries).unflatten(-1, split)  # B x Q x H x D
-        key, value = (part.unflatten(-1, split) for part in self.key_value(keys).chunk(2, dim=-1))
-        position = self.position(view.encodings).unflatten(-1, split)  # N x H x D
+        query = self._heads(queries, self.query)  # B x Q x H x D
+        key, value = self._heads(keys, self.key_value).chunk(2, dim=-2)
+        position = self._heads(view.encodings, self.position)  # N x H x D
 
-        scale = query.size(-1) ** -0.5
-        by_content = ((query + view.content_bias) * scale).transpose(1, 2)
-        by_distance = ((query + view.position_bias) * scale).transpose(1, 2)
+        scale, empty = self.width**-0.5, query.size(-1) - self.width
+        by_content = ((query + F.pad(view.content_bias, (0, empty))) * scale).transpose(1, 2)
+        by_distance = ((query + F.pad(view.position_bias, (0, empty))) * scale).transpose(1, 2)
         scores = by_content @ key.permute(0, 2, 3, 1)  # B x H x Q x K
         scores = scores + by_key(by_distance @ position.permute(1, 2, 0), key.size(1), view.columns)
         weights = self.dropout(scores.masked_fill(view.hidden, -math.inf).softmax(dim=-1))
         heads = weights.to(value.dtype) @ value.transpose(1, 2)  # B x H x Q x D
-        return self.output(heads.transpose(1, 2).flatten(-2))
+        output = F.pad(self.output.weight.unflatten(1, (-1, self.width)), (0, empty)).flatten(1)
+        return linear(heads.transpose(1, 2).flatten(-2), output)
+
+    def _heads(self, x: Tensor, projection: nn.Linear) -> Tensor:
+        """Project ... x C to heads, ... x H x D (twice as many for keys and values), D filled up with zeros."""
+        weight = projection.weight.unflatten(0, (-1, self.width))
+        filled = F.pad(weight, (0, 0, 0, filling(self.width, x)))
+        return linear(x, filled.flatten(0, 1)).unflatten(-1, filled.shape[:2])
 
 
 def by_key(scores: Tensor, keys: int, columns: Tensor | None) -> Tensor:
     """From scores by distance, B x H x Q x N, to scores by key, B x H x Q x K."""
     if columns is not None:
         return scores.gather(-1, columns.expand(*scores.shape[:-2], -1, -1))
+    return scores if scores.size(-2) == 1 else Shift.apply(scores, keys)
+
+
+class Shift(torch.autograd.Function):
+    """Row i of ... x Q x N from column Q-1-i on, K columns of it.
+
+    Seen as rows shorter by one, from column Q-1 of the first on, each begins one column farther left: no copy is made.
+    (What autograd itself does with these views on the way back takes several copies, and more time than attention.)
+    """
+
+    @staticmethod
+    def forward(ctx: Any, scores: Tensor, keys: int) -> Tensor:
+        ctx.distances = scores.size(-1)
+        return _shifted(scores, keys)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return unshift(gradient, ctx.distances), None
+
+
+def _shifted(scores: Tensor, keys: int) -> Tensor:
     queries = scores.size(-2)
-    if queries == 1:
-        return scores
-    # Row i needs the K columns from Q-1-i on. With rows shorter by one, each row begins one column farther left.
     return scores.flatten(-2)[..., queries - 1 : -1].unflatten(-1, (queries, -1))[..., :keys]
+
+
+@torch.library.custom_op("memtrans::unshift", mutates_args=())  # as one step torch.compile leaves it alone
+def unshift(gradient: Tensor, distances: int) -> Tensor:
+    """The gradient of `Shift`: ... x Q x K to ... x Q x N."""
+    found = gradient.new_zeros(*gradient.shape[:-1], distances)
+    _shifted(found, gradient.size(-1)).copy_(gradient)
+    return found
+
+
+@unshift.register_fake
+def _(gradient: Tensor, distances: int) -> Tensor:
+    return gradient.new_empty(*gradient.shape[:-1], distances)
 
 
 class CausalBlock(nn.Module):
@@ -119,4 +160,5 @@ class CausalBlock(nn.Module):
         return self.final_layer_norm(x + self._feed_forward(x))
 
     def _feed_forward(self, x: Tensor) -> Tensor:
-        return self.dropout(self.fc2(self.activation_dropout(self.activation_fn(self.fc1(x)))))
+        x = self.activation_fn(linear(x, self.fc1.weight, self.fc1.bias))
+        return self.dropout(linear(self.activation_dropout(x), self.fc2.weight, self.fc2.bias))

@@ -102,7 +102,7 @@ class StreamingLanguageModelingTask(FairseqTask):
         elif stage == "train" and segment and getattr(model, "streams", False):
             sample["state"] = self._read_again(model, sample["place"], device)
         yield
-        self.carried[stage] = {"of": sample["place"], "state": sample.pop("state")}
+        self.carried[stage] = {"of": sample["place"], "state": sample.pop("state", None)}
 
     def _read_again(self, model: Any, place: tuple[int, int, int, int], device: torch.device) -> Any:
         """The state before a segment in the middle of the training text."""
