@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from fairseq.data import FairseqDataset
 from fairseq.data.indexed_dataset import MMapIndexedDataset, data_file_path, index_file_path
 from torch import Tensor
@@ -41,6 +42,8 @@ class StreamDataset(FairseqDataset):
         return -(-self.row_length // self.length)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
+        if not 0 <= index < len(self):
+            raise IndexError(f"segment {index} of {len(self)}")
         start = index * self.length
         within = np.arange(start, min(start + self.length, self.row_length))
         first = (self.shard * self.rows + np.arange(self.rows)) * self.row_length
@@ -75,7 +78,17 @@ def token_losses(model: Any, src_tokens: Tensor, target: Tensor, state: Any = No
     if getattr(model, "streams", False):
         features, extra = model(src_tokens, state=state)
         return model.nll(features, target), extra["state"]
-    output = model(src_tokens)
-    logs = model.get_normalized_probs(output, log_probs=True, sample={"target": target})
-    losses = -logs.float().gather(-1, target.unsqueeze(-1)).squeeze(-1)
-    return losses.masked_fill(target == model.decoder.dictionary.pad(), 0), None
+    features, extra = model(src_tokens)
+    words = target.flatten()
+    if (adaptive := model.decoder.adaptive_softmax) is None:
+        logs = model.get_normalized_probs((features, extra), log_probs=True).flatten(0, 1)
+        losses = F.nll_loss(logs.float(), words, reduction="none")
+    else:
+        (head, *others), (in_head, *in_part) = adaptive(features, words)
+        losses = F.cross_entropy(head.float(), in_head, reduction="none")
+        bounds = zip(adaptive.cutoff, adaptive.cutoff[1:], strict=False)
+        for (start, end), logits, within in zip(bounds, others, in_part, strict=True):
+            if logits is not None:
+                chosen = ((words >= start) & (words < end)).nonzero().squeeze(-1)
+                losses = losses.index_add(0, chosen, F.cross_entropy(logits.float(), within, reduction="none"))
+    return losses.masked_fill(words == model.decoder.dictionary.pad(), 0).view_as(target), None
