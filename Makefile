@@ -4,16 +4,18 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 
-# reproduce-wmt: which corpus, which sizes, and any further overrides, such as ARGS="seeds=[1] jobs=2"
+# reproduce-wmt: which corpus, which sizes, and any further overrides, such as ARGS="seeds=[1] jobs=2";
+# reproduce-lm: the same, but for the size, which goes with the corpus
 CORPUS ?= wmt14_deen
 SIZE ?= $(if $(filter wmt14_deen,$(CORPUS)),base small,iwslt)
 PROTOCOL ?= $(if $(filter wmt14_deen,$(CORPUS)),paper,full)
 ARGS ?=
 ROWS = $(if $(filter wmt14_deen,$(CORPUS)),wmt14_$$size,wmt14_base)
-SWEEP = $(RUN) -m scripts.sweep sweep=$(ROWS) corpus=$(CORPUS) size=$$size protocol=$(PROTOCOL) $(ARGS)
+TRANSLATION_SWEEP = $(RUN) -m scripts.sweep sweep=$(ROWS) corpus=$(CORPUS) size=$$size protocol=$(PROTOCOL) $(ARGS)
+LM_SWEEP = $(RUN) -m scripts.sweep sweep=lm_$(CORPUS) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast lint doctor reproduce-wmt tables clean
+.PHONY: help setup demo test test-fast lint doctor reproduce-wmt reproduce-lm tables clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-15s %s\n", $$1, $$2}' Makefile
@@ -29,8 +31,9 @@ $(INSTALLED): pyproject.toml constraints.txt Makefile
 	$(RUN) -m pip install --quiet --no-deps fairseq==0.12.2
 	@touch $@
 
-demo: $(INSTALLED)  ## the whole job in miniature: generate a corpus, train five models, score, tabulate
+demo: $(INSTALLED)  ## the whole job in miniature: generate corpora, train eight models, score, tabulate
 	$(RUN) -m scripts.sweep sweep=demo paths.results=runs/demo
+	$(RUN) -m scripts.sweep sweep=demo_lm paths.results=runs/demo
 
 test: $(INSTALLED)  ## all tests
 	$(RUN) -m pytest -n auto
@@ -47,9 +50,16 @@ doctor: $(INSTALLED)  ## what is installed, which GPU, what is missing and how t
 	@$(RUN) -m scripts.doctor
 
 reproduce-wmt: $(INSTALLED)  ## the paper's translation tables; or another corpus: CORPUS=multi30k SIZE=iwslt
-	@set -e; for size in $(SIZE); do $(SWEEP) plan=true; done
+	@set -e; for size in $(SIZE); do $(TRANSLATION_SWEEP) plan=true; done
 ifeq (,$(findstring plan=true,$(ARGS)))
-	@status=0; for size in $(SIZE); do $(SWEEP) || status=1; done; exit $$status
+	@status=0; for size in $(SIZE); do $(TRANSLATION_SWEEP) || status=1; done; exit $$status
+endif
+
+reproduce-lm: CORPUS = wikitext103
+reproduce-lm: $(INSTALLED)  ## language models on WikiText-103; or on the small one: CORPUS=wikitext2
+	@$(LM_SWEEP) plan=true
+ifeq (,$(findstring plan=true,$(ARGS)))
+	@$(LM_SWEEP)
 endif
 
 tables: $(INSTALLED)  ## write results/TABLES.md from the records

@@ -17,7 +17,10 @@ from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from memtrans.errors import UserError, did_you_mean, main_guard
+from memtrans.jobs import task_of
 
+GROUPS = ("corpus", "size", "variant", "protocol", "sweep")
+SECTIONS = (*GROUPS, "model", "train", "paths", "tracking")
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 PRIMARY = "main"  # not "config": fairseq registers a schema of that name, and Hydra would hold our file against it
 
@@ -37,7 +40,12 @@ _register_presets()
 
 def command(function: Callable[[DictConfig], None]) -> Callable[[], None]:
     """Decorate an entry point: it gets the composed config, and fails as the harness fails (see `errors`)."""
-    guarded = main_guard(function)
+
+    def checked(config: DictConfig) -> None:
+        _check_sections(config)
+        function(config)
+
+    guarded = functools.wraps(function)(main_guard(checked))
     decorated: Any = hydra.main(config_path=str(CONFIGS), config_name=PRIMARY, version_base="1.3")(guarded)
 
     @main_guard
@@ -54,9 +62,40 @@ def compose(overrides: Sequence[str] = ()) -> DictConfig:
     """The config that `python -m scripts.train <overrides>` would get. Works inside a command and outside."""
     with _errors_in_one_line():
         if GlobalHydra.instance().is_initialized():
-            return hydra.compose(PRIMARY, list(overrides))
-        with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
-            return hydra.compose(PRIMARY, list(overrides))
+            config = hydra.compose(PRIMARY, list(overrides))
+        else:
+            with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
+                config = hydra.compose(PRIMARY, list(overrides))
+    _check_sections(config)
+    return config
+
+
+def check_fit(config: DictConfig) -> None:
+    """Refuse a variant, size or protocol that is not for the corpus' task. Raises UserError naming those that are."""
+    task = task_of(config.corpus)
+    misfits = [group for group in ("variant", "size", "protocol") if task_of(config[group]) != task]
+    if misfits:
+        chosen = " and ".join(f"{group}={config[group].name}" for group in misfits)
+        fitting = "; ".join(f"{group}={'|'.join(_choices(group, task))}" for group in misfits)
+        are = "is" if len(misfits) == 1 else "are"
+        raise UserError(
+            f"corpus={config.corpus.name} is for {task.replace('_', ' ')}, {chosen} {are} not; give {fitting}"
+        )
+
+
+def _choices(group: str, task: str) -> list[str]:
+    """The names of a config group that are for this task."""
+    found = {path.stem: yaml.safe_load(path.read_text()) for path in sorted((CONFIGS / group).glob("[!_]*.yaml"))}
+    return [name for name, content in found.items() if task_of(content[group]) == task]
+
+
+def _check_sections(config: DictConfig) -> None:
+    """Refuse a value where a section of settings must stand, such as `model=base`. Raises UserError."""
+    for section in SECTIONS:
+        if section in config and not isinstance(value := config[section], DictConfig):
+            meant = [group for group in GROUPS if (CONFIGS / group / f"{value}.yaml").exists()]
+            hint = f"; did you mean {meant[0]}={value}?" if meant else ""
+            raise UserError(f"{section}={value}: {section} holds several settings; give {section}.NAME=VALUE{hint}")
 
 
 @contextmanager

@@ -209,8 +209,12 @@ def corpora() -> Iterator[Finding]:
     found = [
         json.loads(path.read_text(encoding="utf-8")) for path in sorted(ROOT.glob("data/prepared/*/manifest.json"))
     ]
-    ready = [f"{manifest['corpus']} ({manifest['splits']['train']['pairs']:,} pairs)" for manifest in found]
+    ready = [f"{manifest['corpus']} ({_size_of(manifest['splits']['train'])})" for manifest in found]
     yield Finding("ok", f"prepared: {', '.join(ready) or 'no corpus yet; scripts.prepare or the first run does it'}")
+
+
+def _size_of(split: dict) -> str:
+    return f"{split['pairs']:,} pairs" if "pairs" in split else f"{split['tokens']:,} tokens"
 
 
 def _size(path: Path) -> int | None:

@@ -1,4 +1,4 @@
-"""From checkpoints to scores: average or choose, translate, score with sacreBLEU."""
+"""From checkpoints to scores: average or choose, load; translate, score with sacreBLEU."""
 
 import random
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,10 +14,9 @@ from fairseq.models import FairseqModel
 from omegaconf import OmegaConf
 from sacrebleu.metrics import BLEU, CHRF
 
-from memtrans.corpora import read_lines
 from memtrans.errors import UserError
 from memtrans.records import Score
-from memtrans.runs import Run, averaged_checkpoints
+from memtrans.runs import averaged_checkpoints
 
 
 def checkpoint_of(folder: Path, choice: str) -> Path:
@@ -55,15 +54,18 @@ def average_checkpoints(folder: Path, count: int) -> Path:
     return path
 
 
-def load_model(checkpoint: Path, data: Path) -> tuple[FairseqModel, Any]:
-    """A trained model in eval mode, on the GPU if there is one, and its task. The corpus may have moved to `data`."""
+def load_model(checkpoint: Path, data: Path, in_half: bool = True) -> tuple[FairseqModel, Any]:
+    """A trained model in eval mode, on the GPU if there is one, and its task. The corpus may have moved to `data`.
+
+    With `in_half`, a GPU computes in the precision it was trained in, else in float32.
+    """
     no_cudnn_attention()
     models, config, task = checkpoint_utils.load_model_ensemble_and_task([str(checkpoint)], {"data": str(data / "bin")})
     model = models[0].eval()
     if torch.cuda.is_available():
-        if config.common.fp16 or config.common.amp:
+        if in_half and (config.common.fp16 or config.common.amp):
             model.half()
-        elif config.common.bf16:
+        elif in_half and config.common.bf16:
             model.bfloat16()
         model.cuda()
     model.prepare_for_inference_(config)
@@ -127,7 +129,3 @@ def score(hypotheses: Sequence[str], references: Sequence[str], split: str, chos
             )
         )
     return scores
-
-
-def references_of(run: Run, split: str) -> list[str]:
-    return list(read_lines(run.data / "text" / f"{split}.{run.identity['corpus']['languages'][1]}"))

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from memtrans.records import NAMES
 from memtrans.runlog import last_error, read_progress
 from memtrans.runs import Run
 
@@ -171,4 +172,4 @@ def _done(run: Run, seconds: float) -> str:
     record = run.record()
     assert record is not None, f"{run.hash}: the worker succeeded without a record"
     headline = record.headline
-    return f"{run.name}: {headline.metric.upper()} {headline.value:.2f} on {headline.split}, {seconds:.0f} s"
+    return f"{run.name}: {NAMES[headline.metric]} {headline.value:.2f} on {headline.split}, {seconds:.0f} s"

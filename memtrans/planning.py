@@ -2,10 +2,9 @@
 
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from omegaconf import DictConfig
 from rich.console import Console
@@ -14,14 +13,12 @@ from rich.table import Table
 
 from memtrans.corpora import foresee, pending_downloads
 from memtrans.errors import UserError
+from memtrans.jobs import Job
 from memtrans.runlog import read_progress
 from memtrans.runs import Run, plan_run
 from memtrans.sweeping import places
 from memtrans.warmup import Place, find_device, rates
 
-FILL = 0.8  # of the target positions in a full batch: real tokens; 0.77 on Multi30k, 0.82 on lengths like WMT-14's
-SUBWORDS = 30  # target subwords of a training pair: news and parliament, a vocabulary of some ten thousand
-DEMO_SUBWORDS = 13  # the same of the generated corpus
 CORE = 2e10  # floating-point operations per second of one CPU core on small models
 CHEAP = 3e13  # operations of a whole sweep up to which a warm-up is not worth its time: 25 minutes of one core
 
@@ -33,13 +30,14 @@ class Row:
     config: DictConfig
     tokens: float  # target tokens that a run sees
     how: str  # where that number comes from
+    vocabulary: int  # entries of the dictionary
     runs: list[Run] = field(default_factory=list)
     missing: list[Run] = field(default_factory=list)  # those without a record
     rate: float = math.nan  # target tokens per second of a run
 
     @property
-    def vocabulary(self) -> int:
-        return self.config.corpus.vocabulary.size
+    def job(self) -> Job:
+        return self.runs[0].job
 
     @property
     def tokens_left(self) -> list[float]:
@@ -54,7 +52,7 @@ class Row:
     @property
     def operations_per_token(self) -> float:
         """The usual 6 per weight."""
-        return 6 * weights(self.config.model, self.vocabulary)
+        return 6 * self.job.weights(self.config.model, self.vocabulary)
 
 
 def show_plan(title: str, configs: Sequence[DictConfig], jobs: int | None, console: Console | None = None) -> None:
@@ -87,42 +85,14 @@ def _rows(configs: Iterable[DictConfig]) -> list[Row]:
         corpus = foresee(config.corpus, Path(config.paths.data))
         run = plan_run(config, corpus)
         if run.setting not in rows:
-            generated = config.corpus.kind == "demo"
-            rows[run.setting] = Row(config, *target_tokens(config.train, corpus.manifest, generated))
+            if "vocabulary" not in corpus.manifest:
+                raise UserError(f"the vocabulary of {config.corpus.name} is not known yet: run scripts.prepare first")
+            tokens = run.job.training_tokens(config.train, corpus.manifest, generated=config.corpus.kind == "demo")
+            rows[run.setting] = Row(config, *tokens, corpus.manifest["vocabulary"])
         rows[run.setting].runs.append(run)
         if run.record() is None:
             rows[run.setting].missing.append(run)
     return list(rows.values())
-
-
-def target_tokens(train: Mapping[str, Any], manifest: Mapping[str, Any], generated: bool = False) -> tuple[float, str]:
-    """Target tokens that a run sees, and where the number comes from: its updates or its epochs, whichever end first.
-
-    `manifest` is a corpus', as `corpora.foresee` gives it.
-    """
-    split, limits = manifest["splits"]["train"], []
-    if train["max_update"]:
-        tokens = train["max_update"] * train["max_tokens"] * train["update_freq"] * FILL
-        limits.append((tokens, f"target tokens are updates x batch x {FILL} (assumed: the part that is not padding)"))
-    if train["max_epoch"] and "target_tokens" in split:
-        limits.append((train["max_epoch"] * split["target_tokens"], "target tokens are those of the corpus x epochs"))
-    elif train["max_epoch"] and "pairs" in split:
-        each = DEMO_SUBWORDS if generated else SUBWORDS
-        how = f"target tokens are pairs x {each} subwords (assumed, as the corpus is not prepared yet) x epochs"
-        limits.append((train["max_epoch"] * split["pairs"] * each, how))
-    if not limits:
-        raise UserError("how long training takes is not known before the corpus is prepared: run scripts.prepare first")
-    return min(limits)
-
-
-def weights(model: Mapping[str, Any], vocabulary: int) -> int:
-    """Roughly the parameters of a transformer with these fairseq options; memory and biases left out."""
-    encoder, decoder = model["encoder_embed_dim"], model["decoder_embed_dim"]
-    return (
-        vocabulary * decoder
-        + model["encoder_layers"] * (4 * encoder**2 + 2 * encoder * model["encoder_ffn_embed_dim"])
-        + model["decoder_layers"] * (8 * decoder**2 + 2 * decoder * model["decoder_ffn_embed_dim"])
-    )
 
 
 def wall_hours(hours: Iterable[float], at_once: int) -> float:
@@ -150,8 +120,9 @@ def _time(rows: Sequence[Row], jobs: int | None) -> tuple[Place, int, str]:
     timed = rows if place.gpus else rows[:1]
     measured = rates([(row.missing[0], row.vocabulary) for row in timed], place)
     for i, row in enumerate(rows):
-        row.rate = FILL * measured[min(i, len(measured) - 1)]
-    how = f"tokens/s are those of a short warm-up on full batches x {FILL}"
+        row.rate = row.job.FILL * measured[min(i, len(measured) - 1)]
+    fill = f" x {rows[0].job.FILL}" if rows[0].job.FILL < 1 else ""
+    how = f"tokens/s are those of a short warm-up on full batches{fill}"
     if not place.gpus:
         how += ", timed on this CPU: in small batches, the first row only, and the others taken to be as fast"
     elif place.side_by_side > 1:
@@ -190,9 +161,9 @@ def _table(title: str, rows: Sequence[Row], share: int | None) -> Table:
     first = rows[0].config
     where = f"corpus {first.corpus.name}, size {first.size.name}, protocol {first.protocol.name}"
     table = Table(title=f"Plan: {title}\n{where}", caption="a run's tokens, speed and time are estimates")
-    table.add_column("row", no_wrap=True)
+    table.add_column("row")
     for column in ("to run", "tokens", "tokens/s", "time", *(["GPU-hours"] if share else [])):
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", no_wrap=True)
     for row in rows:
         cells = [f"{len(row.missing)} of {len(row.runs)}", f"{row.tokens / 1e6:,.1f} M"]
         if hours := sum(row.hours):

@@ -19,6 +19,7 @@ from memtrans.strict import build, strict
 SCHEMA = 1
 HASH = r"[0-9a-f]{8,64}"
 SHA256 = r"[0-9a-f]{64}"
+NAMES = {"bleu": "BLEU", "chrf": "chrF", "perplexity": "perplexity"}  # metrics as people write them
 PACKAGES = ("python", "torch", "fairseq", "numpy", "sacrebleu", "memtrans")
 
 
@@ -47,6 +48,16 @@ class Score:
         if self.signature is not None and "version:" not in self.signature:
             raise UserError(f"signature: expected sacreBLEU's, with its version, found {self.signature!r}")
         _positive(self, "items")
+
+    @property
+    def counted(self) -> str:
+        """What `items` are."""
+        return f"{self.unit}s" if self.unit else "sentences"
+
+    @property
+    def evidence(self) -> str:
+        """The signature, or what perplexity is counted by and may see."""
+        return self.signature or f"per {self.unit}; {self.context}"
 
 
 @strict

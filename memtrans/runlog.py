@@ -4,6 +4,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+SCORING = ("translating ", "scoring ")  # how a line of the evaluation begins
 TAIL = 65536  # bytes: many log lines, few disk reads
 
 
@@ -18,7 +19,7 @@ class Progress:
 def read_progress(log: Path, train: dict) -> Progress | None:
     """The newest progress in a log, or None before the first. `train` is the run's training options."""
     for line in reversed(_tail(log)):
-        if line.startswith("translating "):
+        if line.startswith(SCORING):
             return Progress(1.0, line)
         _, found, text = line.partition(" | train_inner | ")
         if found and text.startswith("{"):

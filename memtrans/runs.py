@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from memtrans.corpora import Prepared
 from memtrans.errors import UserError
 from memtrans.files import write_json
+from memtrans.jobs import Job, job_of
 from memtrans.records import Record
 from memtrans.sweeps_spec import row_label
 
@@ -41,6 +42,10 @@ class Run:
     @property
     def seed(self) -> int:
         return self.identity["seed"]
+
+    @property
+    def job(self) -> Job:
+        return job_of(self.identity["corpus"])
 
     @property
     def name(self) -> str:
@@ -85,11 +90,7 @@ def plan_run(config: DictConfig, prepared: Prepared) -> Run:
     values: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     manifest = prepared.manifest
     identity = {
-        "corpus": {
-            "name": manifest["corpus"],
-            "fingerprint": manifest["fingerprint"],
-            "languages": [manifest["source_lang"], manifest["target_lang"]],
-        },
+        "corpus": job_of(manifest).corpus_identity(manifest),
         "size": values["size"]["name"],
         "variant": values["variant"]["name"],
         "arch": values["variant"]["arch"],
@@ -115,22 +116,25 @@ def plan_run(config: DictConfig, prepared: Prepared) -> Run:
 
 
 def _check(values: Mapping[str, Any], manifest: Mapping[str, Any]) -> None:
-    train, protocol = values["train"], values["protocol"]
+    train = values["train"]
     if train["precision"] not in PRECISIONS:
         raise UserError(f"train.precision={train['precision']}: expected {', '.join(PRECISIONS)}")
     if not train["max_update"] and not train["max_epoch"]:
         raise UserError("neither train.max_update nor train.max_epoch is set: training would never end; set one")
+    check_protocol(values, manifest)
+    if values["tracking"]["wandb"] not in (None, "offline", "online"):
+        raise UserError(f"tracking.wandb={values['tracking']['wandb']}: expected null, offline or online")
+
+
+def check_protocol(values: Mapping[str, Any], manifest: Mapping[str, Any]) -> None:
+    """Refuse a `protocol` that cannot score this corpus with this `model` and `train`. Raises UserError."""
+    protocol = values["protocol"]
     for split in [protocol["split"], *protocol["extra_splits"]]:
         if split not in manifest["splits"]:
             known = ", ".join(manifest["splits"])
             raise UserError(f"protocol: corpus {manifest['corpus']} has no split {split!r}; it has {known}")
     averaged_checkpoints(protocol["checkpoint"])
-    for key in ("sentences", "beam", "batch_tokens"):
-        value = protocol[key]
-        if not (isinstance(value, int) and value > 0) and (key, value) != ("sentences", None):
-            raise UserError(f"protocol.{key}={value}: expected a whole number of at least 1")
-    if values["tracking"]["wandb"] not in (None, "offline", "online"):
-        raise UserError(f"tracking.wandb={values['tracking']['wandb']}: expected null, offline or online")
+    job_of(manifest).check(values)
 
 
 def averaged_checkpoints(choice: str) -> int:
@@ -149,13 +153,11 @@ def train_arguments(run: Run) -> list[str]:
     train = dict(identity["train"])
     precision = PRECISIONS[train.pop("precision")]
     averaged = averaged_checkpoints(identity["protocol"]["checkpoint"])
-    source, target = identity["corpus"]["languages"]
-    arguments = [str(run.data / "bin"), "--task", "translation", "--source-lang", source, "--target-lang", target]
-    arguments += ["--arch", identity["arch"], *_flags(identity["model"]), *_flags(train)]
+    arguments = [*run.job.task_arguments(run), "--arch", identity["arch"], *_flags(identity["model"]), *_flags(train)]
     arguments += [precision] if precision else []
     arguments += ["--seed", str(run.seed), "--save-dir", str(run.checkpoints)]
     arguments += ["--keep-last-epochs", str(averaged)] if averaged else ["--no-epoch-checkpoints"]
-    arguments += ["--keep-interval-updates", str(max(averaged, 1)), "--skip-invalid-size-inputs-valid-test"]
+    arguments += ["--keep-interval-updates", str(max(averaged, 1))]
     arguments += ["--log-format", "json", "--log-interval", "20"]
     if run.tracking["tensorboard"]:
         arguments += ["--tensorboard-logdir", str(run.folder / "tensorboard")]

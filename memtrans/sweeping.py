@@ -6,7 +6,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from memtrans.configuration import compose
+from memtrans.configuration import check_fit, compose
 from memtrans.corpora import Prepared, prepare
 from memtrans.errors import UserError
 from memtrans.launch import Failure, launch
@@ -27,16 +27,41 @@ def row_overrides(sweep: SweepSpec, row: SweepRow, seed: int, further: Iterable[
     return list({o.partition("=")[0]: o for o in [*overrides, *row.overrides, *further]}.values())
 
 
-def plan_sweep(sweep: SweepSpec, seeds: Sequence[int], further: Iterable[str]) -> list[DictConfig]:
-    """The composed config of every row and seed, seed by seed, so that an early stop leaves whole comparisons."""
+def plan_sweep(
+    sweep: SweepSpec, seeds: Sequence[int], further: Iterable[str]
+) -> tuple[list[DictConfig], dict[str, str]]:
+    """The composed config of every row and seed, and why rows, by label, have none.
+
+    Seed by seed, so that an early stop leaves whole comparisons. Raises UserError if no row can be composed.
+    """
     kept = [override for override in further if override.partition("=")[0] not in NOT_FOR_RUNS]
     for override in kept:
         key, _, value = override.partition("=")
         if key == "seed":
             raise UserError(f"{override}: a sweep has several; give seeds=[{value}]")
-        if key.lstrip("+") in DECIDED_BY_ROWS:
+        if key.lstrip("+") in {*DECIDED_BY_ROWS, *_decided_models(sweep)}:
             raise UserError(f"{override}: the sweep's rows decide that; use scripts.train, or a sweep file of your own")
-    return [compose(row_overrides(sweep, row, seed, kept)) for seed in seeds for row in sweep.rows]
+    configs: list[DictConfig] = []
+    refused: dict[str, str] = {}
+    for seed, row in ((seed, row) for seed in seeds for row in sweep.rows):
+        if row.label in refused:
+            continue
+        try:
+            config = compose(row_overrides(sweep, row, seed, kept))
+            check_fit(config)
+        except UserError as error:
+            refused[row.label] = str(error)
+        else:
+            configs.append(config)
+    if not configs:
+        raise UserError(next(iter(refused.values())))
+    return configs, refused
+
+
+def _decided_models(sweep: SweepSpec) -> set[str]:
+    """The options of models in which the rows of a sweep differ by their own overrides."""
+    keys = {override.partition("=")[0].lstrip("+") for row in sweep.rows for override in row.overrides}
+    return {key for key in keys if key.startswith("model.")}
 
 
 def plan_runs(configs: Iterable[DictConfig]) -> list[Run]:
@@ -44,6 +69,7 @@ def plan_runs(configs: Iterable[DictConfig]) -> list[Run]:
     prepared: dict[str, Prepared] = {}
     runs = []
     for config in configs:
+        check_fit(config)
         key = OmegaConf.to_yaml(config.corpus)
         if key not in prepared:
             prepared[key] = prepare(config.corpus, Path(config.paths.data))
@@ -67,11 +93,15 @@ def places(jobs: int | None, gpus: int, runs_per_gpu: int) -> int:
     return jobs or gpus * runs_per_gpu or len(os.sched_getaffinity(0))
 
 
-def below_floor(sweep: SweepSpec, runs: Iterable[Run]) -> list[str]:
-    """The finished runs that score less than the sweep's floor, if it has one, with their scores."""
-    found = ((run, run.record()) for run in runs if sweep.floor is not None)
-    return [
-        f"{run.name} with {record.headline.value:.2f}"
-        for run, record in found
-        if record is not None and record.headline.value < sweep.floor  # type: ignore[operator]
-    ]
+def beyond_limits(sweep: SweepSpec, runs: Iterable[Run]) -> list[str]:
+    """The finished runs whose BLEU is below the sweep's floor or whose perplexity is above its ceiling, with both."""
+    found = []
+    for run in runs:
+        if (record := run.record()) is None:
+            continue
+        metric, value = record.headline.metric, record.headline.value
+        if metric == "bleu" and sweep.floor is not None and value < sweep.floor:
+            found.append(f"{run.name} with BLEU {value:.2f}, below {sweep.floor:g}")
+        if metric == "perplexity" and sweep.ceiling is not None and value > sweep.ceiling:
+            found.append(f"{run.name} with perplexity {value:.2f}, above {sweep.ceiling:g}")
+    return found

@@ -47,6 +47,7 @@ class SweepSpec:
     rows_from: str | None = None  # another sweep, whose rows come before this one's own
     paper: PaperReference | None = None
     floor: float | None = None  # BLEU that every row must reach, where less means that something is broken
+    ceiling: float | None = None  # the same for perplexity: more means that something is broken
 
     def __post_init__(self) -> None:
         for field in ("seeds", "labels"):

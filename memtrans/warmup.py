@@ -1,7 +1,7 @@
 """A short warm-up: train a run's very model on made-up batches, through fairseq itself, to see how fast it is here.
 
-`python -m memtrans.warmup` is the process that trains; it reads a JSON list of fairseq's arguments, one list a model.
-fairseq's task `dummy_mt` makes the batches: full ones, of sentences of 30 random words, with the corpus' vocabulary.
+`python -m memtrans.warmup` is the process that trains; it reads a JSON list of [fairseq's arguments, made-up corpus or
+null], one a model. The batches are full ones of random words, with the corpus' vocabulary.
 """
 
 import gc
@@ -26,8 +26,9 @@ from memtrans.runs import Run, train_arguments
 UPDATES = 40  # of a warm-up on a GPU; the first quarter, in which everything is set up, does not count
 CPU_UPDATES, CPU_TOKENS = 6, 256  # on a CPU an update of a large model takes seconds
 LIMIT = 30  # seconds of training after which a warm-up ends with the updates that it has
-SPECIAL = 4  # symbols that fairseq adds to a dictionary by itself
+NOT_WORDS = ("<s>", "<pad>")  # entries of a dictionary that a stream of text does not hold
 START = "memtrans: next model"
+Model = tuple[list[str], dict[str, int] | None]  # fairseq's arguments, and a stream to make up: vocabulary and tokens
 
 
 @dataclass
@@ -70,26 +71,21 @@ def _key(run: Run, vocabulary: int, place: Place) -> str:
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _arguments(run: Run, vocabulary: int, place: Place) -> list[str]:
-    """The run's own arguments, but for the data and how long it trains; of two values argparse takes the last."""
-    train = run.identity["train"]
-    updates, changed = UPDATES, {"update_freq": 1}
+def _arguments(run: Run, vocabulary: int, place: Place) -> Model:
+    """The run's own arguments but for the data and how long it trains, of two values argparse takes the last; and the
+    corpus to make up, if the task makes none up itself."""
+    train = run.identity["train"] | {"update_freq": 1, "max_epoch": None, "max_update": UPDATES}
     if not place.gpus:
-        updates = CPU_UPDATES
-        changed = changed | {"precision": "fp32", "max_tokens": min(train["max_tokens"], CPU_TOKENS)}
-    warm = replace(
-        run,
-        identity=run.identity | {"train": train | changed | {"max_update": updates, "max_epoch": None}},
-        tracking={"tensorboard": False, "wandb": None},
-    )
-    arguments = train_arguments(warm)
-    arguments = arguments[arguments.index("--arch") :]
-    arguments += ["--task", "dummy_mt", "--dict-size", str(vocabulary - SPECIAL), "--no-save", "--disable-validation"]
+        train = train | run.job.small_batches(train, CPU_TOKENS) | {"precision": "fp32", "max_update": CPU_UPDATES}
+    identity = run.identity | {"train": train}
+    arguments = train_arguments(replace(run, identity=identity, tracking={"tensorboard": False, "wandb": None}))
+    task, corpus = run.job.made_up(train, vocabulary)
+    arguments = [*arguments[arguments.index("--arch") :], *task, "--no-save", "--disable-validation"]
     # the working directory is a temporary one: no checkpoint of the run is read or written
-    return [*arguments, "--save-dir", ".", "--log-interval", "1", "--stop-time-hours", str(LIMIT / 3600)]
+    return [*arguments, "--save-dir", ".", "--log-interval", "1", "--stop-time-hours", str(LIMIT / 3600)], corpus
 
 
-def _measure(models: Sequence[list[str]], place: Place) -> list[float]:
+def _measure(models: Sequence[Model], place: Place) -> list[float]:
     """Train the models one after another, in as many processes as runs share a GPU; the mean rate of each model."""
     environment = os.environ | {
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(place.threads)),
@@ -140,12 +136,32 @@ def _rate(log: str) -> float:
     return sum(float(update["wpb"]) for update in counted) / sum(seconds)
 
 
+def write_stream(folder: Path, vocabulary: int, tokens: int) -> str:
+    """Write a binarised corpus of random words, in fairseq's format, and return its folder's name."""
+    import numpy
+    import torch
+    from fairseq.data import Dictionary, indexed_dataset
+
+    folder.mkdir(exist_ok=True)
+    dictionary = Dictionary()
+    for word in range(vocabulary + len(NOT_WORDS) - len(dictionary)):
+        dictionary.add_symbol(str(word))
+    dictionary.save(str(folder / "dict.txt"))
+    words = numpy.random.default_rng(0).integers(dictionary.nspecial, len(dictionary), tokens)
+    for split in ("train", "valid"):
+        builder = indexed_dataset.make_builder(f"{folder / split}.bin", impl="mmap", vocab_size=len(dictionary))
+        builder.add_item(torch.from_numpy(words))
+        builder.finalize(f"{folder / split}.idx")
+    return str(folder)
+
+
 def main() -> None:
     import memtrans_fairseq.cli
 
-    for arguments in json.load(sys.stdin):
+    for arguments, corpus in json.load(sys.stdin):
+        data = [write_stream(Path(f"corpus-{os.getpid()}"), **corpus)] if corpus else []
         print(START, flush=True)
-        memtrans_fairseq.cli.main(["train", *arguments])
+        memtrans_fairseq.cli.main(["train", *data, *arguments])
         gc.collect()  # the last model's memory is for the next
 
 

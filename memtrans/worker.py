@@ -4,7 +4,6 @@ fairseq keeps state in globals, so every run gets a fresh process. Killed at any
 fairseq from its last checkpoint, the evaluation split by split. The record is written last.
 """
 
-import hashlib
 import json
 import os
 import platform
@@ -17,11 +16,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from memtrans.corpora import read_lines
 from memtrans.errors import UserError, did_you_mean, main_guard
-from memtrans.files import write_bytes, write_text
+from memtrans.files import write_text
 from memtrans.locks import locked
-from memtrans.records import SCHEMA, Corpus, Hardware, Hypotheses, Record, Score
+from memtrans.records import SCHEMA, Corpus, Hardware, Record, Score
 from memtrans.runs import Run, train_arguments
 
 CODE = ("memtrans", "memtrans_fairseq", "scripts", "configs", "pyproject.toml")  # what a result depends on
@@ -127,22 +125,15 @@ def _check_device(run: Run) -> None:
 
 
 def evaluate(run: Run) -> Record:
-    """Translate and score what the protocol names; the record of the run."""
+    """Score what the protocol names; the record of the run."""
     from memtrans import evaluation
 
     protocol = run.identity["protocol"]
     checkpoint = evaluation.checkpoint_of(run.checkpoints, protocol["checkpoint"])
-    model, task = evaluation.load_model(checkpoint, run.data)
+    model, task = evaluation.load_model(checkpoint, run.data, in_half=run.job.IN_HALF)
     scores: list[Score] = []
     for split in [protocol["split"], *protocol["extra_splits"]]:
-        path = run.folder / f"{split}.hypotheses.txt"
-        if not path.exists():
-            print(f"translating {split}", flush=True)
-            write_text(path, "".join(f"{line}\n" for line in evaluation.translate(model, task, split, protocol)))
-        hypotheses = list(read_lines(path))
-        sentences = protocol["sentences"] if split == protocol["split"] else None
-        chosen = evaluation.draw(len(hypotheses), sentences, protocol["draw_seed"])
-        scores += evaluation.score(hypotheses, evaluation.references_of(run, split), split, chosen)
+        scores += run.job.score_split(run, model, task, split, protocol, run.folder)
     return _record(run, model, scores)
 
 
@@ -154,7 +145,6 @@ def _record(run: Run, model: Any, scores: list[Score]) -> Record:
     state = load_checkpoint_to_cpu(str(run.checkpoints / "checkpoint_last.pt"))["extra_state"]
     # meters of the whole training, which fairseq saves and restores with every checkpoint
     meters = {name: meter for _, name, _, meter in state["metrics"]["default"]}
-    split = identity["protocol"]["split"]
     return Record(
         schema=SCHEMA,
         run=run.hash,
@@ -176,21 +166,13 @@ def _record(run: Run, model: Any, scores: list[Score]) -> Record:
         versions={"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
         parameters=sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad),
         updates=int(meters["wpb"]["count"]),
-        epochs=round(meters["bsz"]["sum"] / manifest["splits"]["train"]["pairs"], 2),
+        epochs=run.job.epochs(meters, manifest["splits"]["train"]),
         tokens=int(meters["wpb"]["sum"]),
         train_seconds=round(float(meters["train_wall"]["sum"]), 2),
         checkpoint=identity["protocol"]["checkpoint"],
         scores=tuple(scores),
-        hypotheses=_keep_hypotheses(run, split),
+        hypotheses=run.job.hypotheses(run),
     )
-
-
-def _keep_hypotheses(run: Run, split: str) -> Hypotheses:
-    """Copy the scored translations beside the records."""
-    content = (run.folder / f"{split}.hypotheses.txt").read_bytes()
-    name = f"hypotheses/{run.hash}.{split}.txt"
-    write_bytes(run.results / name, content)
-    return Hypotheses(file=name, sha256=hashlib.sha256(content).hexdigest())
 
 
 def _hardware() -> Hardware:

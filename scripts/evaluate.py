@@ -1,9 +1,11 @@
 """Score a finished run once more, in another way: `python -m scripts.evaluate runs/<hash> split=valid beam=1`.
 
-Any key of the run's protocol may be given, but for its name and further splits. The scores are printed; the run's
-record keeps those of its own protocol.
+Any key of the run's protocol may be given, but for its name and further splits. Of a language model for example
+`perplexity=[xl_eval] rows=1`, `xl_eval.memory=1280`, `perplexity=[sliding] sliding.stride=1`. The scores are printed;
+the run's record keeps those of its own protocol.
 """
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,9 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from memtrans.errors import UserError, did_you_mean, main_guard
-from memtrans.runs import Run
+from memtrans.records import NAMES
+from memtrans.runs import Run, check_protocol
+from memtrans.tables.recipe import flat
 
 
 @main_guard
@@ -24,32 +28,36 @@ def main() -> None:
     if not (folder / "run.json").exists():
         raise UserError(f"{folder}: not a run's folder (it has no run.json); give one of runs/")
     run = Run.read(folder)
-    protocol = run.identity["protocol"] | _changes(run, sys.argv[2:])
+    protocol = _changed(run, sys.argv[2:])
     if not (run.folder / "trained").exists():
         raise UserError(f"{folder}: the run is not trained yet; finish it with scripts.train or scripts.sweep")
 
     from memtrans import evaluation  # torch: only when all is in order
 
-    model, task = evaluation.load_model(evaluation.checkpoint_of(run.checkpoints, protocol["checkpoint"]), run.data)
-    references = evaluation.references_of(run, protocol["split"])
-    hypotheses = evaluation.translate(model, task, protocol["split"], protocol)
-    chosen = evaluation.draw(len(hypotheses), protocol["sentences"], protocol["draw_seed"])
-    print(f"{run.name}, checkpoint {protocol['checkpoint']}, {protocol['split']}, {len(chosen)} sentences")
-    for score in evaluation.score(hypotheses, references, protocol["split"], chosen):
-        print(f"  {score.metric} {score.value:.2f} ({score.signature})")
+    checkpoint = evaluation.checkpoint_of(run.checkpoints, protocol["checkpoint"])
+    model, task = evaluation.load_model(checkpoint, run.data, in_half=run.job.IN_HALF)
+    scores = run.job.score_split(run, model, task, protocol["split"], protocol, kept=None)
+    print(
+        f"{run.name}, checkpoint {protocol['checkpoint']}, {protocol['split']}, {scores[0].items} {scores[0].counted}"
+    )
+    for score in scores:
+        print(f"  {NAMES[score.metric]} {score.value:.2f} ({score.evidence})")
 
 
-def _changes(run: Run, arguments: list[str]) -> dict[str, Any]:
-    """`key=value` arguments as a part of the protocol. Raises UserError for a key that the protocol does not have."""
+def _changed(run: Run, arguments: list[str]) -> dict[str, Any]:
+    """The run's protocol with `key=value` arguments. Raises UserError for a key that it lacks, or a bad value."""
+    own = run.identity["protocol"]
     try:
-        changes: Any = OmegaConf.to_container(OmegaConf.from_dotlist(arguments))
+        changes = OmegaConf.from_dotlist(arguments)
+        protocol: Any = OmegaConf.to_container(OmegaConf.merge(own, changes))
     except OmegaConfBaseException as error:
         raise UserError(f"{' '.join(arguments)}: expected key=value ({error})") from error
-    known = run.identity["protocol"].keys() - {"name", "extra_splits"}
-    for key in changes:
+    known = flat(own).keys() - {"name", "task", "extra_splits"}
+    for key in flat(OmegaConf.to_container(changes)):  # type: ignore[arg-type]
         if key not in known:
             raise UserError(f"{key}: not a setting of an evaluation; {did_you_mean(key, known)}")
-    return changes
+    check_protocol(run.identity | {"protocol": protocol}, json.loads((run.data / "manifest.json").read_text()))
+    return protocol
 
 
 if __name__ == "__main__":

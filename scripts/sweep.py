@@ -13,7 +13,8 @@ from omegaconf import DictConfig
 from memtrans.configuration import CONFIGS, command
 from memtrans.errors import UserError
 from memtrans.planning import show_plan
-from memtrans.sweeping import below_floor, plan_runs, plan_sweep, run_missing
+from memtrans.progress import say
+from memtrans.sweeping import beyond_limits, plan_runs, plan_sweep, run_missing
 from memtrans.sweeps_spec import load_sweeps
 from memtrans.tables.show import write_and_show
 
@@ -23,10 +24,13 @@ def main(config: DictConfig) -> None:
     if "sweep" not in config:
         raise UserError("which table? Give sweep=NAME, for example sweep=demo; see configs/sweep")
     sweep = load_sweeps(CONFIGS)[config.sweep.name]
-    configs = plan_sweep(sweep, config.seeds or sweep.seeds, HydraConfig.get().overrides.task)
+    configs, refused = plan_sweep(sweep, config.seeds or sweep.seeds, HydraConfig.get().overrides.task)
+    for label, reason in refused.items():
+        say(f"{label}: left out: {reason}")
     if config.plan:
         own = (configs[0].corpus.name, configs[0].size.name) == (sweep.corpus, sweep.size)
         show_plan(sweep.title if own else f"the rows of {sweep.name}", configs, config.jobs)
+        _tell(refused)
         return
     runs = plan_runs(configs)
     failures = run_missing(runs, config.jobs, configs[0].size.runs_per_gpu)
@@ -34,8 +38,15 @@ def main(config: DictConfig) -> None:
     if failures:
         listed = "; ".join(f"{failure.run.name}: {failure.reason} (log: {failure.run.log})" for failure in failures)
         raise UserError(f"{len(failures)} of {len(runs)} runs failed, the same command tries them again. {listed}")
-    if weak := below_floor(sweep, runs):
-        raise UserError(f"below the floor of {sweep.floor:g} BLEU, so something is broken: {', '.join(weak)}")
+    _tell(refused)
+    if broken := beyond_limits(sweep, runs):
+        raise UserError(f"something is broken: {'; '.join(broken)}")
+
+
+def _tell(refused: dict[str, str]) -> None:
+    if refused:
+        listed = "; ".join(f"{label}: {reason}" for label, reason in refused.items())
+        raise UserError(f"rows that were left out, as their settings cannot work: {listed}")
 
 
 if __name__ == "__main__":

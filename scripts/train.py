@@ -23,7 +23,7 @@ def main(config: DictConfig) -> None:
     assert record is not None
     print(f"{run.name}: {run.results / 'records' / run.hash}.json")
     for score in record.scores:
-        print(f"  {score.split}: {score.metric} {score.value:.2f} ({score.signature})")
+        print(f"  {score.split}: {score.metric} {score.value:.2f} ({score.evidence})")
 
 
 if __name__ == "__main__":

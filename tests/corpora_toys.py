@@ -124,6 +124,37 @@ def toy_wmt(files: dict[str, bytes], *roots: str) -> DictConfig:
     return corpus
 
 
+def running_text(articles: int, seed: int) -> str:
+    """Articles as WikiText has them: headings, empty lines (of one space), rare words as <unk>, more than ASCII."""
+    rng = random.Random(seed)
+    words = ["".join(rng.choices("aeioustrnlé–中", k=rng.randint(1, 7))) for _ in range(300)] + ["<unk>", ",", "."] * 20
+    lines = []
+    for number in range(articles):
+        lines += [" ", f" = {words[number]} = ", " "]
+        lines += [f" {' '.join(rng.choices(words, k=rng.randint(5, 80)))} " for _ in range(5)]
+    return "\n".join(lines) + "\n"
+
+
+TEXTS = {"train": running_text(160, 1), "valid": running_text(3, 1), "test": running_text(4, 2)}
+
+
+def wikitext_files() -> dict[str, bytes]:
+    """Every file that configs/corpus/wikitext2.yaml names, small, with the published inner paths and another member."""
+    members = {f"wikitext-2/wiki.{split}.tokens": text.encode() for split, text in TEXTS.items()}
+    plain = {f"{split}.txt": text.encode() for split, text in TEXTS.items()}
+    return {"wikitext-2-v1.zip": zipped({"wikitext-2/": b"", "wikitext-2/README": b"not needed\n"} | members), **plain}
+
+
+def toy_wikitext(files: dict[str, bytes], *roots: str) -> DictConfig:
+    """configs/corpus/wikitext2.yaml as it stands, but for checksums, URLs and counts."""
+    corpus = describe(composed("wikitext2"), files, *roots)
+    for split, text in TEXTS.items():
+        corpus.splits[split].lines = text.count("\n")
+        corpus.splits[split].words = text.count("\n") + len(text.split())
+    corpus.splits.train.types = len({*TEXTS["train"].split()} - {"<unk>"})
+    return corpus
+
+
 class Server(ThreadingHTTPServer):
     """Serves `files` with Range on 127.0.0.1; sends half of each of `breaks` the first time it is asked for it."""
 

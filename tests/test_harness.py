@@ -8,9 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import memtrans_fairseq  # noqa: F401  (must come before fairseq)
 
@@ -18,6 +16,7 @@ import pytest
 import torch
 from fairseq import checkpoint_utils
 from omegaconf import OmegaConf
+from places import REPOSITORY, Place, group, kill_group, wait_for
 
 from memtrans import evaluation
 from memtrans.configuration import CONFIGS, compose
@@ -26,110 +25,15 @@ from memtrans.sweeps_spec import load_sweeps
 
 pytestmark = pytest.mark.slow
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-TINY = [f"corpus.sizes.{split}={pairs}" for split, pairs in (("train", 600), ("valid", 40), ("test", 40))]
-TINY += ["corpus.vocabulary.size=200", "train.max_epoch=3", "train.save_interval_updates=5", "train.lr=1e-2"]
-# of a record, what a kill must not change
-LASTING = ("run", "setting", "label", "config", "corpus", "parameters", "updates", "epochs", "tokens", "checkpoint")
-LASTING += ("scores", "hypotheses")
-
-
-@dataclass(frozen=True)
-class Place:
-    """Folders of data, runs and results for the commands of one test."""
-
-    data: Path
-    folder: Path
-
-    @property
-    def overrides(self) -> list[str]:
-        return [*TINY, f"paths.data={self.data}", *(f"paths.{n}={self.folder / n}" for n in ("runs", "results"))]
-
-    def start(self, script: str, *overrides: str, **environment: str) -> subprocess.Popen:
-        """A command as the leader of a process group of its own, as a shell starts it."""
-        left_out = [
-            o for o in self.overrides if o.partition("=")[0] in {given.partition("=")[0] for given in overrides}
-        ]
-        command = [
-            sys.executable,
-            "-m",
-            f"scripts.{script}",
-            *overrides,
-            *(o for o in self.overrides if o not in left_out),
-        ]
-        return subprocess.Popen(
-            command,
-            cwd=REPOSITORY,
-            env=os.environ | {"OMP_NUM_THREADS": "1", **environment},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-
-    def run(self, script: str, *overrides: str, **environment: str) -> subprocess.CompletedProcess:
-        process = self.start(script, *overrides, **environment)
-        out, err = process.communicate(timeout=240)
-        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
-
-    def train(self, *overrides: str, **environment: str) -> str:
-        """Train to the end; returns what it printed."""
-        done = self.run("train", *overrides, **environment)
-        assert done.returncode == 0, done.stderr + "".join(log.read_text()[-2000:] for log in self.logs())
-        return done.stdout
-
-    def logs(self) -> list[Path]:
-        return list(self.folder.glob("runs/*/log.txt"))
-
-    def log(self) -> str:
-        return "".join(log.read_text(errors="replace") for log in self.logs())
-
-    def records(self) -> dict[str, dict[str, Any]]:
-        paths = self.folder.glob("results/records/*.json")
-        return {path.stem: json.loads(path.read_text()) for path in paths}
-
-    def outcome(self) -> tuple[dict[str, Any], bytes]:
-        """What must be the same of the only run, however often it was killed: its record and its translations."""
-        ((name, record),) = self.records().items()
-        hypotheses = (self.folder / "results" / record["hypotheses"]["file"]).read_bytes()
-        return {key: record[key] for key in LASTING}, hypotheses
-
-    def files(self) -> dict[str, int]:
-        """Modification times of all files."""
-        return {str(p): p.stat().st_mtime_ns for top in (self.folder, self.data) for p in top.rglob("*") if p.is_file()}
-
-
-def group(leader: int) -> list[int]:
-    """The processes of the group that `leader` leads or led."""
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            state, _, pgrp = stat.read_text().rpartition(")")[2].split()[:3]
-        except OSError:  # it has just ended
-            continue
-        if int(pgrp) == leader and state != "Z":
-            found.append(int(stat.parent.name))
-    return found
-
-
-def wait_for(condition: Callable[[], object], process: subprocess.Popen, seconds: float = 120) -> None:
-    """Return as soon as `condition` holds or the process has ended."""
-    end = time.monotonic() + seconds
-    while not condition() and process.poll() is None:
-        assert time.monotonic() < end, "waited too long"
-        time.sleep(0.001)
-
-
-def kill_group(process: subprocess.Popen) -> None:
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
+TINY = tuple(f"corpus.sizes.{split}={pairs}" for split, pairs in (("train", 600), ("valid", 40), ("test", 40)))
+TINY += ("corpus.vocabulary.size=200", "train.max_epoch=3", "train.save_interval_updates=5", "train.lr=1e-2")
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory) -> Place:
     """One run that nothing disturbed."""
     folder = tmp_path_factory.mktemp("whole")
-    place = Place(folder / "data", folder)
+    place = Place(TINY, folder / "data", folder)
     place.train()
     return place
 
@@ -137,7 +41,7 @@ def whole(tmp_path_factory) -> Place:
 @pytest.fixture
 def place(whole, tmp_path) -> Place:
     """A place of its own, with the prepared corpus of `whole`."""
-    return Place(whole.data, tmp_path)
+    return Place(TINY, whole.data, tmp_path)
 
 
 # one run
@@ -216,7 +120,7 @@ def test_untracked_by_default(whole):
 
 def test_killed_at_every_stage_ends_in_the_same_record(whole, tmp_path):
     """Each start goes on where the last was killed. W&B and TensorBoard look on, which must change nothing."""
-    place = Place(tmp_path / "data", tmp_path)
+    place = Place(TINY, tmp_path / "data", tmp_path)
     tracking = ("tracking.wandb=offline", "tracking.tensorboard=true")
     moments: dict[str, Callable[[], object]] = {
         "preparing": lambda: list(place.data.glob("prepared/*/text")),
@@ -343,7 +247,7 @@ def test_a_sweep_goes_on_when_a_run_fails_and_later_runs_only_that(whole, place)
 
 def test_multirun_trains_each(tmp_path):
     """From nothing: preparing the corpus in the same process must not disturb how the later runs are composed."""
-    place = Place(tmp_path / "data", tmp_path)
+    place = Place(TINY, tmp_path / "data", tmp_path)
     done = place.run("train", "-m", "variant=transformer,mem_transformer", "train.max_epoch=1")
     assert done.returncode == 0, done.stderr
     assert sorted(record["variant"] for record in place.records().values()) == ["mem_transformer", "transformer"]

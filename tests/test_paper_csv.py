@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from memtrans.errors import UserError
+from memtrans.sweeps_spec import load_sweeps
 from memtrans.tables import load_paper
 from memtrans.tables.paper import COLUMNS
 
@@ -26,6 +27,16 @@ def test_paper_csv_of_the_project() -> None:
     assert set(small) == set(base)
     assert {cell.value for cell in small.values()} == {None}
     assert paper["wikitext103", "lm_base", "perplexity"]["MemTransformer 10"].value == 29.63
+
+
+def test_the_published_rows_of_wikitext103_are_those_of_the_sweep() -> None:
+    """Labels join the two, so they must be the same to the letter."""
+    root = Path(__file__).parent.parent
+    paper = load_paper(root / "results/paper.csv")["wikitext103", "lm_base", "perplexity"]
+    sweeps = load_sweeps(root / "configs")
+    assert {row.label for row in sweeps["lm_wikitext103"].rows} == set(paper)
+    shared = {"Transformer", "MemTransformer 10", "Transformer-XL, cache 150", "RMT 10, BPTT 0", "RMT 10, BPTT 2"}
+    assert shared < set(paper) & {row.label for row in sweeps["lm_wikitext2"].rows}
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,10 @@ from memtrans import planning, warmup
 from memtrans.configuration import CONFIGS, compose
 from memtrans.corpora import foresee, pending_downloads, prepare
 from memtrans.errors import UserError
-from memtrans.planning import show_plan, target_tokens, wall_hours, weights
+from memtrans.jobs import language_modeling
+from memtrans.jobs.translation import training_tokens as target_tokens
+from memtrans.jobs.translation import weights
+from memtrans.planning import show_plan, wall_hours
 from memtrans.runs import plan_run
 from memtrans.sweeping import plan_sweep
 from memtrans.sweeps_spec import load_sweeps
@@ -34,7 +37,9 @@ def _no_mirror(monkeypatch):
 def sweep_configs(name: str, folder: Path, *overrides: str) -> list:
     sweep = load_sweeps(CONFIGS)[name]
     paths = [f"paths.{kind}={folder / kind}" for kind in ("data", "runs", "results")]
-    return plan_sweep(sweep, sweep.seeds, [*paths, *overrides])
+    configs, refused = plan_sweep(sweep, sweep.seeds, [*paths, *overrides])
+    assert not refused
+    return configs
 
 
 def plan(configs: list) -> str:
@@ -64,6 +69,51 @@ def test_assumptions_agree_with_what_was_seen():
     """Multi30k, iwslt: 18.99 million target tokens in 3,000 updates, 35,639,296 parameters."""
     assert target_tokens(BY_UPDATES, splits())[0] == pytest.approx(18.99e6, rel=0.05)
     assert weights(compose(["size=iwslt", "variant=transformer"]).model, 8000) == pytest.approx(35_639_296, rel=0.02)
+
+
+STREAMS = {"max_update": 4000, "max_epoch": None, "batch_size": 40, "tokens_per_sample": 150, "update_freq": 1}
+
+
+def test_tokens_of_language_models_by_hand():
+    tokens = language_modeling.training_tokens
+    assert tokens(STREAMS, splits())[0] == 4000 * 40 * 150
+    assert tokens(STREAMS | {"update_freq": 2}, splits(tokens=1))[0] == 2 * 4000 * 40 * 150
+    by_epochs = STREAMS | {"max_epoch": 2, "max_update": None}
+    assert tokens(by_epochs, splits(tokens=2_088_628))[0] == 2 * 2_088_628
+    assert tokens(by_epochs | {"max_update": 10}, splits(tokens=2_088_628))[0] == 10 * 40 * 150
+    with pytest.raises(UserError, match=r"scripts\.prepare first"):
+        tokens(by_epochs, splits())
+
+
+def test_weights_of_language_models():
+    """The published model has 151,107,538 parameters; the farther parts of its vocabulary work on few tokens."""
+    names = ("transformer_xl", "mem_transformer_lm")
+    models = [dict(compose(["size=lm_base", f"variant={name}"]).model) for name in names]
+    layers = 16 * (4 * 410**2 + 2 * 410 * 2100)
+    assert [language_modeling.weights(model, 267_735) for model in models] == 2 * [20_000 * 410 + layers]
+    whole = models[0] | {"adaptive_softmax_cutoff": None}
+    assert language_modeling.weights(whole, 267_735) == pytest.approx(151_107_538, rel=0.03)
+    recurrent = models[1] | {"memory_bptt": 3}
+    assert language_modeling.weights(recurrent, 267_735) == 20_000 * 410 + 4 * layers
+
+
+def test_the_made_up_text_suffices_for_the_warm_up(tmp_path):
+    """So that no batch is short, and every word is one of the corpus' vocabulary."""
+    import memtrans_fairseq  # noqa: F401  # isort: skip
+    from fairseq.data import Dictionary, indexed_dataset
+
+    train = STREAMS | {"max_update": 5} | language_modeling.small_batches(STREAMS, 500)
+    assert train["batch_size"] == 3
+    _, corpus = language_modeling.made_up(train, 1000)
+    assert corpus["tokens"] > 5 * 3 * 150
+    warmup.write_stream(tmp_path, **corpus)
+    dictionary = Dictionary.load(str(tmp_path / "dict.txt"))
+    assert len(dictionary) == 1000 + len(("<s>", "<pad>"))
+    for split in ("train", "valid"):
+        dataset = indexed_dataset.MMapIndexedDataset(str(tmp_path / split))
+        assert len(dataset[0]) == corpus["tokens"]
+        assert dataset[0].min() >= dictionary.nspecial
+        assert dataset[0].max() < len(dictionary)
 
 
 def test_wall_time_by_hand():
@@ -134,7 +184,7 @@ def test_the_demo_is_planned_without_torch(tmp_path):
         "from memtrans.sweeping import plan_sweep\n"
         "from memtrans.sweeps_spec import load_sweeps\n"
         "sweep = load_sweeps(CONFIGS)['demo']\n"
-        "show_plan(sweep.title, plan_sweep(sweep, sweep.seeds, sys.argv[1:]), None)\n"
+        "show_plan(sweep.title, plan_sweep(sweep, sweep.seeds, sys.argv[1:])[0], None)\n"
         "assert 'torch' not in sys.modules\n"
     )
     ran = subprocess.run(

@@ -5,25 +5,49 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from corpora_toys import save, sentences, serving, toy_wmt, tree, wmt_files, write_parallel
+from corpora_toys import (
+    save,
+    sentences,
+    serving,
+    toy_wikitext,
+    toy_wmt,
+    tree,
+    wikitext_files,
+    wmt_files,
+    write_parallel,
+)
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-FILES = wmt_files()
+TOYS = {"wmt14_deen": (toy_wmt, wmt_files()), "wikitext2": (toy_wikitext, wikitext_files())}
 # what is on disk while a step is under way; the process is killed as soon as it sees one of them
 MOMENTS = {
-    "download": "downloads/wmt14_deen/*.part",
-    "first download done": "downloads/wmt14_deen/*.tgz",
-    "extraction": "prepared/*/raw/*.tmp",
-    "cleaning": "prepared/*/text.tmp/train.de",
-    "cleaned": "prepared/*/text",
-    "vocabulary written": "prepared/*/spm.vocab",
-    "vocabulary done": "prepared/*/spm.model",
-    "binarising": "prepared/*/bin.tmp/*.idx",
-    "binarised": "prepared/*/bin",
+    "wmt14_deen": {
+        "download": "downloads/wmt14_deen/*.part",
+        "first download done": "downloads/wmt14_deen/*.tgz",
+        "extraction": "prepared/*/raw/*.tmp",
+        "cleaning": "prepared/*/text.tmp/train.de",
+        "cleaned": "prepared/*/text",
+        "vocabulary written": "prepared/*/spm.vocab",
+        "vocabulary done": "prepared/*/spm.model",
+        "binarising": "prepared/*/bin.tmp/*.idx",
+        "binarised": "prepared/*/bin",
+    },
+    "wikitext2": {
+        "download": "downloads/wikitext2/*.part",
+        "download done": "downloads/wikitext2/*.zip",
+        "extraction": "prepared/*/raw/*.tmp",
+        "reading": "prepared/*/text.tmp/valid.txt",
+        "read": "prepared/*/text",
+        "vocabulary done": "prepared/*/dict.txt",
+        "binarising": "prepared/*/bin.tmp/*.bin",
+        "binarised": "prepared/*/bin",
+    },
 }
+KILLS = [(corpus, moment) for corpus, moments in MOMENTS.items() for moment in moments]
 PROGRAM = """
 import sys
 from pathlib import Path
@@ -52,24 +76,28 @@ def outcome(data: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def toy(tmp_path_factory):
-    """A server whose every download breaks off once, the corpus config, and what an undisturbed run leaves."""
-    folder = tmp_path_factory.mktemp("toy")
-    with serving(FILES) as server:
-        config = save(toy_wmt(FILES, server.root), folder / "corpus.yaml")
-        finish(start(config, folder / "data"))
-        yield server, config, outcome(folder / "data")
+def toys(tmp_path_factory):
+    """By corpus, its server, its config, and what an undisturbed run leaves."""
+    with ExitStack() as stack:
+        made = {}
+        for name, (toy, files) in TOYS.items():
+            folder = tmp_path_factory.mktemp(name)
+            server = stack.enter_context(serving(files))
+            config = save(toy(files, server.root), folder / "corpus.yaml")
+            finish(start(config, folder / "data"))
+            made[name] = server, config, outcome(folder / "data")
+        yield made
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("moment", MOMENTS)
-def test_killed_then_continued_gives_the_same_bytes(tmp_path, toy, moment):
-    server, config, expected = toy
+@pytest.mark.parametrize(("corpus", "moment"), KILLS)
+def test_killed_then_continued_gives_the_same_bytes(tmp_path, toys, corpus, moment):
+    server, config, expected = toys[corpus]
     server.pause = 0.05 if "download" in moment else 0.0
     for attempt in range(5):  # a busy machine may look too late
         data = tmp_path / str(attempt)
         process = start(config, data)
-        while not list(data.glob(MOMENTS[moment])) and process.poll() is None:
+        while not list(data.glob(MOMENTS[corpus][moment])) and process.poll() is None:
             time.sleep(0.0005)
         process.kill()
         process.communicate()
@@ -83,9 +111,10 @@ def test_killed_then_continued_gives_the_same_bytes(tmp_path, toy, moment):
 
 
 @pytest.mark.slow
-def test_killed_again_and_again(tmp_path, toy):
+@pytest.mark.parametrize("corpus", TOYS)
+def test_killed_again_and_again(tmp_path, toys, corpus):
     """Every start is killed a little later than the last, in the same folder, until one gets through."""
-    _, config, expected = toy
+    _, config, expected = toys[corpus]
     kills = 0
     for tenths in range(2, 200, 4):
         process = start(config, tmp_path)
@@ -103,8 +132,8 @@ def test_killed_again_and_again(tmp_path, toy):
 
 
 @pytest.mark.slow
-def test_two_processes_at_once(tmp_path, toy):
-    server, config, expected = toy
+def test_two_processes_at_once(tmp_path, toys):
+    server, config, expected = toys["wmt14_deen"]
     server.asked.clear()
     server.pause = 0.05
     processes = [start(config, tmp_path) for _ in range(3)]
@@ -141,3 +170,20 @@ def test_the_command_reports_and_fails_in_one_line(tmp_path):
     assert failed.returncode == 1
     assert failed.stderr.startswith("error: missing file: corpus.test=/nowhere/test")
     assert failed.stderr.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_the_command_prepares_running_text(tmp_path):
+    def command(*more: str) -> subprocess.CompletedProcess:
+        arguments = ["corpus=demo_lm", "corpus.sizes={train: 20, valid: 2, test: 2}", f"paths.data={tmp_path}", *more]
+        return subprocess.run(
+            [sys.executable, "-m", "scripts.prepare", *arguments], cwd=REPOSITORY, capture_output=True, text=True
+        )
+
+    first, second = command(), command()
+    assert first.returncode == 0, first.stderr
+    assert "unknown" in first.stdout
+    assert (second.stdout, second.stderr) == (first.stdout, "")
+    failed = command("corpus.vocabulary.kind=wrds")
+    assert failed.returncode == 1
+    assert failed.stderr == "error: corpus.vocabulary.kind=wrds: did you mean words?\n"

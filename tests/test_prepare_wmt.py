@@ -4,6 +4,7 @@ import pytest
 from corpora_toys import PAIRS, TRAIN, Server, sentences, serving, toy_wmt, tree, wmt_files
 
 from memtrans.corpora import prepare, read_lines
+from memtrans.corpora.prepare import task_of
 from memtrans.corpora.sources import gather
 from memtrans.errors import UserError
 
@@ -68,14 +69,14 @@ def test_files_at_hand_come_before_the_network(tmp_path, monkeypatch):
             (mirror / name).write_bytes(data)
     monkeypatch.setenv("MEMTRANS_MIRROR", str(tmp_path / "mirror"))
     with serving(FILES) as server:
-        gathered = gather(toy_wmt(FILES, server.root), tmp_path / "downloads", tmp_path / "raw")
+        gathered = gather(task_of(toy_wmt(FILES, server.root)), tmp_path / "downloads", tmp_path / "raw")
     assert server.asked == []
     assert set(gathered.used) == {name for name in FILES if name.endswith(".zip")}
 
 
 def test_first_host_down(tmp_path):
     with serving({}) as down, serving(FILES) as up:
-        gathered = gather(toy_wmt(FILES, down.root, up.root), tmp_path / "downloads", tmp_path / "raw")
+        gathered = gather(task_of(toy_wmt(FILES, down.root, up.root)), tmp_path / "downloads", tmp_path / "raw")
     assert {name for name, _ in down.asked} == {name for name, _ in up.asked} == set(gathered.used)
     assert EUROPARL in gathered.used
 

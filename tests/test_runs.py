@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from make_records import record
 
 from memtrans.configuration import CONFIGS, compose
 from memtrans.corpora import Prepared
@@ -15,8 +16,8 @@ from memtrans.errors import UserError
 from memtrans.records import Record, load_all
 from memtrans.runlog import last_error, read_progress
 from memtrans.runs import Run, averaged_checkpoints, plan_run, train_arguments
-from memtrans.sweeping import plan_sweep, row_overrides
-from memtrans.sweeps_spec import load_sweeps
+from memtrans.sweeping import beyond_limits, plan_sweep, row_overrides
+from memtrans.sweeps_spec import SweepRow, load_sweeps
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 RECORDS = load_all(REPOSITORY / "results" / "records")
@@ -31,6 +32,13 @@ def prepared(fingerprint: str = FINGERPRINT, corpus: str = "demo", extra: tuple[
 
 def planned(*overrides: str) -> Run:
     return plan_run(compose(overrides), prepared())
+
+
+def planned_lm(*overrides: str) -> Run:
+    splits = {split: {"tokens": 10, "words": 10} for split in ("train", "valid", "test")}
+    manifest = {"corpus": "text", "fingerprint": FINGERPRINT, "task": "language_modeling", "splits": splits}
+    config = compose(["size=lm_demo", "variant=transformer_xl", "protocol=lm", *overrides])
+    return plan_run(config, Prepared(Path("prepared"), manifest))
 
 
 # what was recorded stays valid
@@ -126,7 +134,8 @@ def test_a_run_is_read_back_by_its_worker(tmp_path):
 
 def test_a_sweep_plans_what_train_would_be_told():
     sweep = load_sweeps(CONFIGS)["demo"]
-    configs = plan_sweep(sweep, (4, 5), ["sweep=demo", "jobs=2", "seeds=[4,5]", "train.lr=1e-3"])
+    configs, refused = plan_sweep(sweep, (4, 5), ["sweep=demo", "jobs=2", "seeds=[4,5]", "train.lr=1e-3"])
+    assert not refused
     assert [(c.seed, c.variant.name) for c in configs] == [(s, row.variant) for s in (4, 5) for row in sweep.rows]
     assert {c.train.lr for c in configs} == {1e-3}
     rows = [row for row in sweep.rows if row.memory_tokens]
@@ -134,6 +143,84 @@ def test_a_sweep_plans_what_train_would_be_told():
     alone = compose(["variant=mem_ctrl", "model.memory_tokens=10", "seed=5", "train.lr=1e-3"])
     (swept,) = (c for c in configs if c.variant.name == "mem_ctrl" and c.seed == 5)
     assert plan_run(alone, prepared()).hash == plan_run(swept, prepared()).hash
+
+
+def test_a_language_model_is_another_kind_of_run_on_a_stream():
+    run = planned_lm()
+    assert run.identity["corpus"] == {"name": "text", "fingerprint": FINGERPRINT, "task": "language_modeling"}
+    assert run.label == "Transformer-XL"
+    assert run.identity["model"]["mem_len"] == run.identity["protocol"]["segment"]["target"] == 32
+    arguments = train_arguments(run)
+    assert arguments[:3] == ["prepared/bin", "--task", "streaming_language_modeling"]
+    for flag, value in (("--criterion", "streaming_nll"), ("--tokens-per-sample", "32"), ("--arch", "transformer_xl")):
+        assert arguments[arguments.index(flag) + 1] == value
+    assert not {"--source-lang", "--max-tokens"} & set(arguments)
+
+
+@pytest.mark.parametrize("override", ["model.mem_len=16", "train.batch_size=7", "protocol.rows=1", "seed=2"])
+def test_any_other_value_makes_another_language_model(override):
+    assert planned_lm(override).hash != planned_lm().hash
+
+
+# sweeps
+
+
+@pytest.fixture
+def toy_sweep():
+    """Two rows that can be composed around one that cannot."""
+    rows = [("transformer", ()), ("mem_transformer", ("model.memory_tokns=3",)), ("mem_ctrl", ("model.dropout=0.3",))]
+    made = tuple(SweepRow(variant=variant, label=variant, overrides=overrides) for variant, overrides in rows)
+    return replace(load_sweeps(CONFIGS)["demo"], rows=made)
+
+
+def test_a_row_that_cannot_be_composed_stops_no_other(toy_sweep):
+    configs, refused = plan_sweep(toy_sweep, (1, 2), [])
+    assert [(c.variant.name, c.seed) for c in configs] == [
+        (variant, seed) for seed in (1, 2) for variant in ("transformer", "mem_ctrl")
+    ]
+    assert list(refused) == ["mem_transformer"]
+    assert "model.memory_tokns: no such setting; did you mean memory_tokens" in refused["mem_transformer"]
+
+
+def test_a_row_of_another_task_stops_no_other(toy_sweep):
+    rows = (*toy_sweep.rows[::2], SweepRow(variant="transformer_xl", label="XL"))
+    configs, refused = plan_sweep(replace(toy_sweep, rows=rows), (1,), [])
+    assert len(configs) == 2
+    assert refused["XL"].startswith("corpus=demo is for translation, variant=transformer_xl is not; give variant=mem_b")
+
+
+def test_what_no_row_can_be_composed_with_is_said_once(toy_sweep):
+    with pytest.raises(UserError, match="^train.lrr: no such setting; did you mean lr"):
+        plan_sweep(toy_sweep, (1, 2), ["train.lrr=1"])
+
+
+@pytest.mark.parametrize("override", ["model.dropout=0.1", "+model.dropout=0.1", "variant=transformer", "seed=1"])
+def test_what_the_rows_decide_is_not_for_the_command_line(toy_sweep, override):
+    with pytest.raises(UserError, match="the sweep's rows decide that|a sweep has several"):
+        plan_sweep(toy_sweep, (1,), [override])
+
+
+@pytest.mark.parametrize(
+    ("scores", "said"),
+    [
+        ([{"metric": "bleu", "value": 60.0, "signature": "version:1"}], []),
+        ([{"metric": "bleu", "value": 59.9, "signature": "version:1"}], ["R, seed 1 with BLEU 59.90, below 60"]),
+        ([{"metric": "perplexity", "value": 20.0, "unit": "word", "context": "all"}], []),
+        (
+            [{"metric": "perplexity", "value": 20.1, "unit": "word", "context": "all"}],
+            ["R, seed 1 with perplexity 20.10, above 20"],
+        ),
+    ],
+)
+def test_what_is_beyond_the_limits_of_a_sweep_is_named(tmp_path, toy_sweep, scores, said):
+    sweep = replace(toy_sweep, floor=60.0, ceiling=20.0)
+    run = planned(f"paths.results={tmp_path}", "label=R")
+    assert beyond_limits(sweep, [run]) == []
+    record("R", run=run.hash, scores=[{"split": "test", "items": 5} | score for score in scores]).save(
+        tmp_path / "records"
+    )
+    assert beyond_limits(sweep, [run]) == said
+    assert beyond_limits(replace(sweep, floor=None, ceiling=None), [run]) == []
 
 
 # settings that cannot work
@@ -191,9 +278,11 @@ def test_progress_is_the_newest_whole_line(tmp_path):
     assert progress.fraction == 0.75
     assert progress.text == "epoch 2, update 30, loss 7.9, 16,677 tokens/s"
     assert read_progress(log, {"max_update": 31, "max_epoch": 30}).fraction == pytest.approx(30 / 31)
-    with log.open("a") as file:
-        file.write("\ntranslating test\n")
-    assert read_progress(log, train).fraction == 1.0
+    for line in ("translating test", "scoring test, xl_eval"):
+        with log.open("a") as file:
+            file.write(f"\n{line}\n")
+        progress = read_progress(log, train)
+        assert (progress.fraction, progress.text) == (1.0, line)
 
 
 def test_a_failure_is_told_by_its_first_line_of_meaning(tmp_path):

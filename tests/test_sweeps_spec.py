@@ -60,6 +60,7 @@ def test_sweep_inherits_rows_and_adds_its_own(configs: Path) -> None:
         ("seeds: [1, 2, 3]", "seeds: [1, two]", r"seeds\[1\]: expected a whole number, found 'two'"),
         ("seeds: [1, 2, 3]", "seeds: [1, 1]", "seeds: expected each once"),
         ("seeds: [1, 2, 3]", "seeds: []", "seeds: empty"),
+        ("seeds:", "ceiling: low\nseeds:", "ceiling: expected a finite number, found 'low'"),
         (
             "variant: transformer",
             "variant: tranformer",

@@ -319,6 +319,71 @@ def test_perplexity_has_tables_of_the_same_kind(project: Path) -> None:
     assert cells(made, "Transformer", table=1)["valid perplexity"] == "31.00"
 
 
+XL = "xl_eval: target 64, memory 640, clamp 400, same length, 10 rows"
+SEGMENT = "segment: target 150, memory as trained, 10 rows"
+
+
+def language_model(label: str, value: float, train: dict | None = None, **model: Any) -> dict[str, Any]:
+    """The fields of a language model's record, but for its label: a cache brings a further score."""
+    config = {"arch": label, "model": {"decoder_layers": 6, "mem_len": 0} | model, "train": train or {"max_update": 10}}
+    scores = [perplexity(value, context=SEGMENT), perplexity(value + 1, "valid", SEGMENT)]
+    if model.get("mem_len"):
+        scores[1:1] = [perplexity(value - 2, context=XL)]
+    keys = {"setting": digest(label), "run": digest(f"{label} run"), "hypotheses": None}
+    return {"scores": scores, "config": config, "size": "lm", **keys}
+
+
+def test_language_models_compare_whatever_they_remember(project: Path) -> None:
+    """A cache, memory and its place make the variant; so does what only fairseq's own model has to be told."""
+    stock = {"decoder_input_dim": 8, "decoder_output_dim": 8, "share_decoder_input_output_embed": True}
+    rmt = {"memory_tokens": 10, "memory_placement": "recurrent", "memory_every": 0, "memory_bptt": 2}
+    rows = {
+        "Transformer": language_model("Transformer", 30.0),
+        "XL": language_model("XL", 25.0, mem_len=150),
+        "RMT": language_model("RMT", 26.0, **rmt),
+        "Bottleneck": language_model("Bottleneck", 50.0, memory_tokens=10, attention_window=10, memory_every=50),
+        "Stock": language_model("Stock", 31.0, **stock),
+        "Longer": language_model("Longer", 24.0, {"max_update": 20}, mem_len=150),
+        "Wider": language_model("Wider", 24.0, decoder_ffn_embed_dim=7),
+    }
+    for label, given in rows.items():
+        add(project, label, **given)
+    (project / "configs/sweep/toy.yaml").unlink()
+    made = text(project)
+    found = {label: cells(made, label)["Δ Transformer"] for label in rows}
+    assert found == {
+        "Transformer": "baseline",
+        "XL": "−5.00",
+        "RMT": "−4.00",
+        "Bottleneck": "+20.00",
+        "Stock": "+1.00",
+        "Longer": "–",
+        "Wider": "–",
+    }
+    assert "No difference to the Transformer for Longer: the training or decoding settings differ from" in made
+    assert "(train.max_update 20 against 10)" in made
+    assert "(model.decoder_ffn_embed_dim 7 against unset)" in made
+    assert f"perplexity: test, 245,569 words; context: {SEGMENT}; corpus fingerprint" in made
+    assert "Lower is better." in made
+    row = cells(made, "XL", table=1)
+    assert row == {
+        "model": "XL",
+        "test, xl_eval": "23.00",
+        "Δ test, xl_eval": "–",  # the baseline has no cache
+        "valid, segment": "26.00",
+        "Δ valid, segment": "−5.00",
+    }
+    assert cells(made, "Transformer", table=1)["test, xl_eval"] == "–"
+
+
+def test_published_perplexities_are_of_the_language_models_own_protocol(project: Path) -> None:
+    wiki = {"corpus": {**fields()["corpus"], "name": "wiki"}, "size": "lm"}
+    add(project, "Transformer", 1, scores=[perplexity(30.0)], protocol="lm", **wiki)
+    assert "The paper's values belong to its own protocol" not in text(project)
+    add(project, "Transformer", 1, scores=[perplexity(30.0)], protocol="other", **wiki)
+    assert "The paper's values belong to its own protocol, not to other: compare differences." in text(project)
+
+
 def test_other_rows_come_in_natural_order() -> None:
     (table,) = build_tables([record(label) for label in ("Memory 20", "Memory 5", "A", "Transformer")], {}, {})
     assert [row.label for row in table.rows] == ["Transformer", "A", "Memory 5", "Memory 20"]

@@ -1,15 +1,18 @@
-"""Encode the text with the sentencepiece model and write it in fairseq's memory-mapped format, one joined dictionary.
+"""Encode text with a sentencepiece model and write it in fairseq's memory-mapped format, with its dictionary.
 
 fairseq is imported inside the functions: it takes seconds, and a corpus that is already prepared needs none of it.
 """
 
-from collections.abc import Iterator
-from itertools import islice
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 
+import numpy as np
 import sentencepiece
 
-from memtrans.corpora.text import read_lines
+from memtrans.corpora.text import batches, read_lines
+
+Encoded = tuple[np.ndarray, np.ndarray]  # the ids of some lines, one line after the other; how many each line has
 
 BATCH = 20_000  # sentences encoded at once: bounds the memory, and is enough for the threads to share
 
@@ -21,46 +24,67 @@ def binarise(
 
     Every sentence ends in the end-of-sentence symbol, as fairseq's translation task expects.
     """
-    import memtrans_fairseq  # noqa: F401  # isort: skip  # makes the next import work
-    import torch
-    from fairseq.data import indexed_dataset
-
     processor = sentencepiece.SentencePieceProcessor(model_file=str(model))
-    _write_dictionaries(processor, languages, target)
+    for language in languages:
+        write_pieces(processor, target / f"dict.{language}.txt")
     for split in splits:
         for language in languages:
-            prefix = target / f"{split}.{'-'.join(languages)}.{language}"
-            builder = indexed_dataset.make_builder(f"{prefix}.bin", impl="mmap", vocab_size=len(processor))
-            for batch in _batches(text / f"{split}.{language}"):
-                for ids in processor.encode(batch, add_eos=True, num_threads=workers):
-                    builder.add_item(torch.tensor(ids, dtype=torch.int32))
-            builder.finalize(f"{prefix}.idx")
+            encoded = encode_pieces(processor, read_lines(text / f"{split}.{language}"), workers)
+            write_lines(target / f"{split}.{'-'.join(languages)}.{language}", encoded, len(processor))
 
 
-def count_tokens(folder: Path, languages: tuple[str, str], split: str) -> tuple[int, int]:
-    """Subword tokens of a binarised split, source and target, with one end-of-sentence each sentence."""
+def count_tokens(prefix: Path) -> int:
+    """Tokens of a binarised text, with one end-of-sentence each line."""
+    import memtrans_fairseq  # noqa: F401  # isort: skip  # makes the next import work
+    from fairseq.data import indexed_dataset
+
+    # the dataset stays referenced while it is read: fairseq unmaps the file when the dataset is collected
+    dataset = indexed_dataset.MMapIndexedDataset(str(prefix))
+    return int(dataset.sizes.sum())
+
+
+def encode_pieces(
+    processor: sentencepiece.SentencePieceProcessor, lines: Iterator[str], workers: int
+) -> Iterator[Encoded]:
+    """Encode each line and its end."""
+    for batch in batches(lines, BATCH):
+        pieces = processor.encode(batch, add_eos=True, num_threads=workers)
+        sizes = np.fromiter(map(len, pieces), np.int64, len(pieces))
+        yield np.fromiter(chain.from_iterable(pieces), np.int64, sizes.sum()), sizes
+
+
+def write_lines(prefix: Path, encoded: Iterable[Encoded], entries: int) -> None:
+    """Write `prefix.bin` and `prefix.idx`: fairseq's dataset, one item a line, for a dictionary of `entries`.
+
+    The files are those of fairseq's own builder, which takes one tensor at a time and is too slow for millions.
+    """
     import memtrans_fairseq  # noqa: F401  # isort: skip
     from fairseq.data import indexed_dataset
 
-    prefixes = (folder / f"{split}.{'-'.join(languages)}.{language}" for language in languages)
-    # both datasets stay referenced while they are read: fairseq unmaps the file when the dataset is collected
-    source, target = (indexed_dataset.MMapIndexedDataset(str(prefix)) for prefix in prefixes)
-    return int(source.sizes.sum()), int(target.sizes.sum())
+    dtype = indexed_dataset.best_fitting_int_dtype(entries)
+    lengths: list[int] = []
+    with Path(f"{prefix}.bin").open("wb") as file:
+        for ids, sizes in encoded:
+            ids.astype(dtype).tofile(file)
+            lengths += sizes.tolist()
+    with indexed_dataset.MMapIndexedDataset.Index.writer(f"{prefix}.idx", dtype) as index:
+        index.write(lengths)
 
 
-def _write_dictionaries(
-    processor: sentencepiece.SentencePieceProcessor, languages: tuple[str, str], target: Path
-) -> None:
+def write_pieces(processor: sentencepiece.SentencePieceProcessor, path: Path) -> None:
+    """Write fairseq's dictionary of the pieces, which then have the same ids in both."""
+    import memtrans_fairseq  # noqa: F401  # isort: skip
     from fairseq.data import Dictionary
 
     dictionary = Dictionary()
     for index in range(dictionary.nspecial, len(processor)):
         dictionary.add_symbol(processor.id_to_piece(index))
-    for language in languages:
-        dictionary.save(str(target / f"dict.{language}.txt"))
+    dictionary.save(str(path))
 
 
-def _batches(path: Path) -> Iterator[list[str]]:
-    lines = read_lines(path)
-    while batch := list(islice(lines, BATCH)):
-        yield batch
+def read_dictionary(path: Path) -> dict[str, int]:
+    """The ids that fairseq gives to the words of a dictionary, its special symbols included."""
+    import memtrans_fairseq  # noqa: F401  # isort: skip
+    from fairseq.data import Dictionary
+
+    return Dictionary.load(str(path)).indices

@@ -1,6 +1,6 @@
 """Which files a corpus is made of: published ones (fetched), the user's own, or generated ones.
 
-A published part may name several alternatives, each a mapping from language to `file` or `archive!member`. The first
+A published part may name several alternatives, each a mapping from side to `file` or `archive!member`. The first
 whose files are at hand is taken, else the first that can be fetched: their content is the same.
 """
 
@@ -12,50 +12,46 @@ from typing import Any
 from omegaconf import DictConfig
 
 from memtrans.corpora import extract, fetch
-from memtrans.corpora.text import read_lines
+from memtrans.corpora.task import SPLITS, Counts, Part, Task
 from memtrans.errors import UserError, did_you_mean
-from memtrans.files import checksum, write_bytes
+from memtrans.files import checksum, write_text
 from memtrans.progress import say
 
 KINDS = ("published", "local", "demo")
-GENERATOR = Path(__file__).parent / "demo"
 
 
 @dataclass
 class Gathered:
-    """Files on this machine: of each split the (source, target) parts; and the checksums of all that are used."""
+    """Files on this machine: the parts of each split; and the checksums of all that are used."""
 
-    splits: dict[str, list[tuple[Path, Path]]] = field(default_factory=dict)
+    splits: dict[str, list[Part]] = field(default_factory=dict)
     used: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
-def checksums(corpus: DictConfig) -> dict[str, dict[str, Any]]:
+def checksums(task: Task) -> dict[str, dict[str, Any]]:
     """{"bytes", "sha256"} of every file that decides the corpus, without touching the network.
 
     For a generated corpus these are the generator's own source files: hashing them is instant, generating is not.
     """
+    corpus = task.corpus
     kind = corpus.get("kind")
     if kind not in KINDS:
         raise UserError(f"corpus {corpus.name}: unknown kind {kind!r}; {did_you_mean(str(kind), KINDS)}")
-    if corpus.source_lang == corpus.target_lang:
-        raise UserError(f"corpus {corpus.name}: source_lang and target_lang are both {corpus.source_lang}")
     if kind == "published":
         return {name: {"bytes": file.bytes, "sha256": file.sha256} for name, file in corpus.files.items()}
     if kind == "local":
-        return {name: checksum(path) for name, path in _local_files(corpus).items()}
-    return {path.name: checksum(path) for path in sorted(GENERATOR.glob("*.py"))}
+        return {name: checksum(path) for name, path in _local_files(task).items()}
+    return {path.name: checksum(path) for path in task.generator}
 
 
-def gather(corpus: DictConfig, downloads: Path, raw: Path) -> Gathered:
+def gather(task: Task, downloads: Path, raw: Path) -> Gathered:
     """Bring all files of the corpus to this machine: downloads go to `downloads`, members of archives to `raw`."""
-    languages = (corpus.source_lang, corpus.target_lang)
-    if corpus.kind == "published":
-        return _gather_published(corpus, languages, downloads, raw)
-    files = _local_files(corpus) if corpus.kind == "local" else _generated_files(corpus, raw)
+    if task.corpus.kind == "published":
+        return _gather_published(task, downloads, raw)
+    files = _local_files(task) if task.corpus.kind == "local" else _generated_files(task, raw)
     gathered = Gathered(used={name: checksum(path) for name, path in files.items()})
-    for split in ("train", "valid", "test"):
-        source, target = (path for name, path in files.items() if name.startswith(f"{split}."))
-        gathered.splits[split] = [(source, target)]
+    for split in SPLITS:
+        gathered.splits[split] = [tuple(path for name, path in files.items() if name.startswith(f"{split}."))]
     return gathered
 
 
@@ -73,46 +69,30 @@ def pending(corpus: DictConfig, downloads: Path) -> dict[str, int]:
     return waiting
 
 
-def foreseen_splits(corpus: DictConfig) -> dict[str, dict[str, Any]]:
-    """The splits that the corpus will have, each with "pairs", before cleaning, if that is known beforehand."""
-    if corpus.kind == "published":
-        return {str(name): {"pairs": spec.pairs} if spec.get("pairs") else {} for name, spec in corpus.splits.items()}
-    if corpus.kind == "demo":
-        return {str(name): {"pairs": size} for name, size in corpus.sizes.items()}
-    files = _local_files(corpus)
-    counts = {name.split(".")[0]: sum(1 for _ in read_lines(path)) for name, path in files.items()}
-    return {split: {"pairs": pairs} for split, pairs in counts.items()}
+def foreseen_splits(task: Task) -> dict[str, Counts]:
+    """The splits that the corpus will have, each with its counts before cleaning, if known beforehand."""
+    if task.corpus.kind == "published":
+        known = {str(name): spec for name, spec in task.corpus.splits.items()}
+        return {name: {unit: spec[unit] for unit in task.published if spec.get(unit)} for name, spec in known.items()}
+    return task.foresee_splits()
 
 
-def _local_files(corpus: DictConfig) -> dict[str, Path]:
-    """The user's files by role, such as `train.de.gz`; found as <prefix>.<lang> or <prefix>.<lang>.gz."""
-    files = {}
-    for split in ("train", "valid", "test"):
-        prefix = Path(corpus[split]).expanduser()
-        for language in (corpus.source_lang, corpus.target_lang):
-            plain, zipped = Path(f"{prefix}.{language}"), Path(f"{prefix}.{language}.gz")
-            path = plain if plain.is_file() else zipped
-            if not path.is_file():
-                raise UserError(
-                    f"missing file: corpus.{split}={prefix} needs {plain} or {zipped}; "
-                    f"give the path without .{language}, and the languages as corpus.source_lang and corpus.target_lang"
-                )
-            files[f"{split}.{language}{'.gz' if path is zipped else ''}"] = path
-    return files
+def _local_files(task: Task) -> dict[str, Path]:
+    """The user's files by role, such as `train.de.gz`."""
+    return {
+        f"{split}.{side}{'.gz' if path.suffix == '.gz' else ''}": path
+        for split in SPLITS
+        for side, path in zip(task.sides, task.local_files(split), strict=True)
+    }
 
 
-def _generated_files(corpus: DictConfig, raw: Path) -> dict[str, Path]:
+def _generated_files(task: Task, raw: Path) -> dict[str, Path]:
     """The generated text by role, such as `train.de`, written to `raw`."""
-    from memtrans.corpora import demo
-
-    raw.mkdir(parents=True, exist_ok=True)
     files = {}
-    for split, pairs in demo.generate(
-        corpus.seed, {str(name): int(size) for name, size in corpus.sizes.items()}
-    ).items():
-        for side, language in enumerate((corpus.source_lang, corpus.target_lang)):
-            files[f"{split}.{language}"] = raw / f"{split}.{language}"
-            write_bytes(files[f"{split}.{language}"], "".join(f"{pair[side]}\n" for pair in pairs).encode())
+    for split, lines in task.generate().items():
+        for number, side in enumerate(task.sides):
+            files[f"{split}.{side}"] = raw / f"{split}.{side}"
+            write_text(files[f"{split}.{side}"], "".join(f"{line[number]}\n" for line in lines))
     return files
 
 
@@ -130,8 +110,8 @@ def _names(alternative: Mapping[Any, str]) -> list[str]:
     return list(dict.fromkeys(location.partition("!")[0] for location in alternative.values()))
 
 
-def _gather_published(corpus: DictConfig, languages: tuple[str, str], downloads: Path, raw: Path) -> Gathered:
-    remotes = _remotes(corpus)
+def _gather_published(task: Task, downloads: Path, raw: Path) -> Gathered:
+    corpus, remotes = task.corpus, _remotes(task.corpus)
     chosen: dict[str, list[dict[str, str]]] = {}
     paths: dict[str, Path] = {}
     for split, spec in corpus.splits.items():
@@ -156,8 +136,9 @@ def _gather_published(corpus: DictConfig, languages: tuple[str, str], downloads:
         name, _, member = location.partition("!")
         return raw / name / member if member else paths[name]
 
-    source, target = languages
-    splits = {split: [(place(part[source]), place(part[target])) for part in parts] for split, parts in chosen.items()}
+    splits = {
+        split: [tuple(place(part[side]) for side in task.sides) for part in parts] for split, parts in chosen.items()
+    }
     used = {name: {"bytes": remotes[name].bytes, "sha256": remotes[name].sha256} for name in paths}
     return Gathered(splits, used)
 

@@ -8,7 +8,7 @@ import gzip
 import re
 import zlib
 from collections.abc import Iterator
-from itertools import zip_longest
+from itertools import islice, zip_longest
 from pathlib import Path
 from typing import BinaryIO, cast
 from xml.sax.saxutils import unescape
@@ -42,6 +42,12 @@ def read_pairs(source: Path, target: Path) -> Iterator[tuple[str, str]]:
                 "line n of one must translate line n of the other: mend the files and run again"
             )
         yield one, other
+
+
+def batches(lines: Iterator[str], size: int) -> Iterator[list[str]]:
+    """The lines in lists of `size`, the last one shorter."""
+    while batch := list(islice(lines, size)):
+        yield batch
 
 
 def _decoded(path: Path) -> Iterator[str]:

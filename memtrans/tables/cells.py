@@ -3,11 +3,11 @@
 from collections.abc import Callable, Iterable, Mapping
 from operator import attrgetter
 
+from memtrans.records import NAMES
 from memtrans.tables.rows import BASELINE, Row, Table
 from memtrans.tables.stats import Summary, summarise
 
 MISSING, UNKNOWN = "–", "?"  # none or not measured; not known here
-NAMES = {"bleu": "BLEU", "chrf": "chrF", "perplexity": "perplexity"}
 Column = tuple[str, Callable[[Row], str]]  # head, and the cell of a row
 
 

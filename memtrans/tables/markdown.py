@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from memtrans.records import Record, Score
-from memtrans.tables.cells import NAMES, Column, columns_of, difference, mean, name
+from memtrans.records import NAMES, Record, Score
+from memtrans.tables.cells import Column, columns_of, difference, mean, name
 from memtrans.tables.notes import describe, notes, warnings
 from memtrans.tables.rows import BASELINE, Row, Table
 from memtrans.tables.stats import summarise
@@ -29,6 +29,12 @@ class Measure(NamedTuple):
     @classmethod
     def of(cls, score: Score) -> "Measure":
         return cls(score.split, score.metric, score.items, score.signature or "", score.unit or "", score.context or "")
+
+    @property
+    def head(self) -> str:
+        """Of its columns: the split, and the way that a perplexity was measured, where its context begins with one."""
+        way, colon, _ = self.context.partition(":")
+        return f"{self.split}, {way}" if colon else self.split
 
     def values(self, row: Row) -> dict[int, float]:
         """The scores of this measure by seed."""
@@ -67,12 +73,12 @@ def _further(table: Table) -> list[str]:
     scores = {Measure.of(score): score for record in table.records for score in _unshown(record)}
     if not scores:
         return []
-    alike = Counter(measure.split for measure in scores)
+    alike = Counter(measure.head for measure in scores)
     columns: list[Column] = [("model", lambda row: name(row, table))]
     lines = []
     for number, measure in enumerate(sorted(scores), start=1):
         # two columns with one head are of different signature or size: number them, so that nobody takes them for alike
-        mark = f" [{number}]" if alike[measure.split] > 1 else ""
+        mark = f" [{number}]" if alike[measure.head] > 1 else ""
         columns += _measure_columns(measure, mark, table)
         lines.append(f"-{mark} {describe(scores[measure])}.\n")
     rows = [row for row in table.rows if row.records]
@@ -81,11 +87,9 @@ def _further(table: Table) -> list[str]:
 
 
 def _measure_columns(measure: Measure, mark: str, table: Table) -> list[Column]:
-    value: Column = (
-        f"{measure.split} {NAMES[measure.metric]}{mark}",
-        lambda row: mean(summarise(measure.values(row))),
-    )
-    return [value, (f"Δ {measure.split}{mark}", lambda row: difference(row, table, measure.values))]
+    metric = "" if measure.head != measure.split else f" {NAMES[measure.metric]}"  # a way can only be perplexity's
+    value: Column = (f"{measure.head}{metric}{mark}", lambda row: mean(summarise(measure.values(row))))
+    return [value, (f"Δ {measure.head}{mark}", lambda row: difference(row, table, measure.values))]
 
 
 def _unshown(record: Record) -> list[Score]:

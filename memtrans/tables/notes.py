@@ -3,11 +3,12 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 
-from memtrans.records import Record, Score
-from memtrans.tables.cells import MISSING, NAMES, UNKNOWN, letter, name
+from memtrans.records import NAMES, Record, Score
+from memtrans.tables.cells import MISSING, UNKNOWN, letter, name
 from memtrans.tables.recipe import difference_text, differing
 from memtrans.tables.rows import BASELINE, Row, Table, chrf_of
 
+PUBLISHED = ("paper", "lm")  # protocols that score as the published tables do
 CERTAINTY = {
     "P": "stated by the paper",
     "S": "from one secondary text only",
@@ -69,8 +70,8 @@ def notes(table: Table) -> list[str]:
 def describe(score: Score) -> str:
     """A score's split and size, and its signature or its unit and context, in words."""
     if score.metric == "perplexity":
-        return f"perplexity: {score.split}, {score.items:,} {score.unit}s; context: {score.context}"
-    return f"{NAMES[score.metric]}: {score.split}, {score.items:,} sentences; `{score.signature}`"
+        return f"perplexity: {score.split}, {score.items:,} {score.counted}; context: {score.context}"
+    return f"{NAMES[score.metric]}: {score.split}, {score.items:,} {score.counted}; `{score.signature}`"
 
 
 def _evidence(record: Record) -> str:
@@ -86,7 +87,7 @@ def _paper_notes(table: Table) -> list[str]:
         f"Paper's values, {CERTAINTY[certainty]}: {source}{'; ' if note else ''}{note}."
         for certainty, source, note in known
     ]
-    if table.is_papers_own and table.protocol != "paper":
+    if table.is_papers_own and table.protocol not in PUBLISHED:
         lines.append(f"The paper's values belong to its own protocol, not to {table.protocol}: compare differences.")
     elif table.paper and not table.is_papers_own:
         lines.append(f"The paper's values are of {' '.join(table.paper_of)}, not of this corpus: compare differences.")

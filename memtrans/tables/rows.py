@@ -10,7 +10,7 @@ from memtrans.errors import UserError
 from memtrans.records import Record, Score
 from memtrans.sweeps_spec import SweepSpec
 from memtrans.tables.paper import PaperTable
-from memtrans.tables.recipe import Recipe, recipe_of
+from memtrans.tables.recipe import Recipe, differing, recipe_of
 from memtrans.tables.stats import Summary, summarise
 
 BASELINE = "Transformer"
@@ -109,7 +109,7 @@ class Table:
 
     def baseline(self, row: Row) -> Row | None:
         """The baseline that was trained and decoded as the row was; None unless there is just one."""
-        fitting = [other for other in self.baselines(row) if other.recipe == row.recipe]
+        fitting = [other for other in self.baselines(row) if not differing(row.recipe, other.recipe)]
         return fitting[0] if len(fitting) == 1 else None
 
     def difference(self, row: Row, values: Callable[[Row], Mapping[int, float]]) -> Summary | None:

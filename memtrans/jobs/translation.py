@@ -1,0 +1,113 @@
+"""Translation: pairs of sentences, fairseq's own task, BLEU and chrF of beam search."""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from memtrans.corpora import read_lines
+from memtrans.errors import UserError
+from memtrans.files import write_bytes, write_text
+from memtrans.progress import say
+from memtrans.records import Hypotheses, Score
+
+if TYPE_CHECKING:
+    from memtrans.runs import Run
+
+IN_HALF = True
+FILL = 0.8  # 0.77 on Multi30k, 0.82 on lengths like WMT-14's
+SUBWORDS = 30  # target subwords of a training pair: news and parliament, a vocabulary of some ten thousand
+DEMO_SUBWORDS = 13  # the same of the generated corpus
+SPECIAL = 4  # symbols that fairseq adds to a dictionary by itself
+
+
+def corpus_identity(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "name": manifest["corpus"],
+        "fingerprint": manifest["fingerprint"],
+        "languages": [manifest["source_lang"], manifest["target_lang"]],
+    }
+
+
+def check(values: Mapping[str, Any]) -> None:
+    for key in ("sentences", "beam", "batch_tokens"):
+        value = values["protocol"][key]
+        if not (isinstance(value, int) and value > 0) and (key, value) != ("sentences", None):
+            raise UserError(f"protocol.{key}={value}: expected a whole number of at least 1")
+
+
+def task_arguments(run: "Run") -> list[str]:
+    source, target = run.identity["corpus"]["languages"]
+    task = ["--task", "translation", "--source-lang", source, "--target-lang", target]
+    return [str(run.data / "bin"), *task, "--skip-invalid-size-inputs-valid-test"]
+
+
+def training_tokens(
+    train: Mapping[str, Any], manifest: Mapping[str, Any], generated: bool = False
+) -> tuple[float, str]:
+    """By the updates or the epochs of a run, whichever end first."""
+    split, limits = manifest["splits"]["train"], []
+    if train["max_update"]:
+        tokens = train["max_update"] * train["max_tokens"] * train["update_freq"] * FILL
+        limits.append((tokens, f"target tokens are updates x batch x {FILL} (assumed: the part that is not padding)"))
+    if train["max_epoch"] and "target_tokens" in split:
+        limits.append((train["max_epoch"] * split["target_tokens"], "target tokens are those of the corpus x epochs"))
+    elif train["max_epoch"] and "pairs" in split:
+        each = DEMO_SUBWORDS if generated else SUBWORDS
+        how = f"target tokens are pairs x {each} subwords (assumed, as the corpus is not prepared yet) x epochs"
+        limits.append((train["max_epoch"] * split["pairs"] * each, how))
+    if not limits:
+        raise UserError("how long training takes is not known before the corpus is prepared: run scripts.prepare first")
+    return min(limits)
+
+
+def weights(model: Mapping[str, Any], vocabulary: int) -> int:
+    """Of a transformer with these fairseq options; memory and biases left out."""
+    encoder, decoder = model["encoder_embed_dim"], model["decoder_embed_dim"]
+    return (
+        vocabulary * decoder
+        + model["encoder_layers"] * (4 * encoder**2 + 2 * encoder * model["encoder_ffn_embed_dim"])
+        + model["decoder_layers"] * (8 * decoder**2 + 2 * decoder * model["decoder_ffn_embed_dim"])
+    )
+
+
+def small_batches(train: Mapping[str, Any], tokens: int) -> dict[str, Any]:
+    return {"max_tokens": min(train["max_tokens"], tokens)}
+
+
+def made_up(train: Mapping[str, Any], vocabulary: int) -> tuple[list[str], None]:
+    """fairseq's own made-up pairs: full batches of sentences of 30 random words."""
+    return ["--task", "dummy_mt", "--dict-size", str(vocabulary - SPECIAL)], None
+
+
+def epochs(meters: Mapping[str, Any], train_split: Mapping[str, Any]) -> float:
+    return round(meters["bsz"]["sum"] / train_split["pairs"], 2)
+
+
+def score_split(
+    run: "Run", model: Any, task: Any, split: str, protocol: Mapping[str, Any], kept: Path | None
+) -> list[Score]:
+    """BLEU and chrF. Finished translations lie in `kept`, and are not made again."""
+    from memtrans import evaluation
+
+    path = kept / f"{split}.hypotheses.txt" if kept else None
+    if path and path.exists():
+        hypotheses = list(read_lines(path))
+    else:
+        say(f"translating {split}")
+        hypotheses = evaluation.translate(model, task, split, protocol)
+        if path:
+            write_text(path, "".join(f"{line}\n" for line in hypotheses))
+    sentences = protocol["sentences"] if split == protocol["split"] else None
+    chosen = evaluation.draw(len(hypotheses), sentences, protocol["draw_seed"])
+    references = list(read_lines(run.data / "text" / f"{split}.{run.identity['corpus']['languages'][1]}"))
+    return evaluation.score(hypotheses, references, split, chosen)
+
+
+def hypotheses(run: "Run") -> Hypotheses:
+    """Copy the scored translations beside the records."""
+    split = run.identity["protocol"]["split"]
+    content = (run.folder / f"{split}.hypotheses.txt").read_bytes()
+    name = f"hypotheses/{run.hash}.{split}.txt"
+    write_bytes(run.results / name, content)
+    return Hypotheses(file=name, sha256=hashlib.sha256(content).hexdigest())
