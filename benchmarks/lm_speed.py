@@ -36,7 +36,7 @@ from memtrans.files import write_json  # noqa: E402
 from memtrans.runlog import last_error  # noqa: E402
 
 RESULT = "lm_speed: result "
-HEAD = "| model | code | precision | parameters | training tok/s | ms/update | evaluation tok/s | GPU memory (GiB) |"
+HEAD = "| model | code | precision | parameters | training tok/s | ms/update | evaluation tok/s |"
 Step = Callable[[Any, Any], Any]
 
 
@@ -48,10 +48,16 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--extra", type=shlex.split, default=[], help="further flags of fairseq's, not for its own model"
     )
-    parser.add_argument("--reference", metavar="FOLDER", help="pytorch/ of LM-RMT; timed in fp32, tf32, bf16 autocast")
+    parser.add_argument("--reference", metavar="FOLDER", help="pytorch/ of LM-RMT, to be timed too")
+    parser.add_argument(
+        "--reference-precision", nargs="+", choices=["fp32", "tf32", "bf16"], default=["fp32", "tf32", "bf16"]
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="where the numbers go")
     parser.add_argument("--cpu-toy", action="store_true", help="tiny models on the CPU")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.cpu_toy:
+        options.reference_precision = ["fp32"]
+    return options
 
 
 @main_guard
@@ -63,7 +69,7 @@ def main() -> None:
     results = []
     with tempfile.TemporaryDirectory() as name:
         corpus = lm_setting.write_corpus(Path(name), setting, options.updates)
-        print(f"{HEAD}\n|---|---|---|---:|---:|---:|---:|---:|", flush=True)
+        print(f"{HEAD}\n|---|---|---|---:|---:|---:|---:|", flush=True)
         for task in tasks(options, setting, corpus):
             result = {key: task[key] for key in ("model", "code", "precision")} | measure(task, corpus.path)
             results.append(result)
@@ -92,9 +98,7 @@ def tasks(options: argparse.Namespace, setting: Setting, corpus: Prepared) -> li
         if options.reference and row.reference is not None:
             task |= {"code": "authors", "folder": str(Path(options.reference).resolve())}
             task |= {"options": lm_setting.reference_options(row, setting)}
-            found += [
-                task | {"precision": precision} for precision in ("fp32", "tf32", "bf16")[: 1 + 2 * (not task["cpu"])]
-            ]
+            found += [task | {"precision": precision} for precision in options.reference_precision]
     return found
 
 
@@ -136,10 +140,7 @@ def markdown(result: dict[str, Any], setting: Setting) -> str:
         return f"{start} failed: {result['error']} |"
     rate = result["training"]
     cells = [f"{result['parameters']:,}", f"{rate:,.0f}", f"{1000 * setting.rows * setting.length / rate:,.0f}"]
-    cells += [
-        f"{value:{form}}" if (value := result[key]) else "–"
-        for key, form in (("evaluation", ",.0f"), ("memory", ".1f"))
-    ]
+    cells.append(f"{result['evaluation']:,.0f}" if result["evaluation"] else "–")
     return f"{start} {' | '.join(cells)} |"
 
 
@@ -158,7 +159,6 @@ def time_ours(task: dict[str, Any]) -> dict[str, Any]:
     import torch
 
     memtrans_fairseq.cli.main(["train", *task["arguments"]])
-    held = peak(task)
     gc.collect()  # the trained model's memory is for the next
     *_, model, _ = lm_setting.set_up(task["arguments"])
     model.eval().to("cpu" if task["cpu"] else "cuda")
@@ -169,7 +169,7 @@ def time_ours(task: dict[str, Any]) -> dict[str, Any]:
         nonlocal state
         _, state = token_losses(model, inputs, targets, state)
 
-    return {"evaluation": clock(task, evaluate, "valid", EVALUATION_ROWS), "memory": held}
+    return {"evaluation": clock(task, evaluate, "valid", EVALUATION_ROWS)}
 
 
 def time_reference(task: dict[str, Any]) -> dict[str, Any]:
@@ -185,7 +185,6 @@ def time_reference(task: dict[str, Any]) -> dict[str, Any]:
     rate = clock(
         task, lambda *batch: training.update(*map(lm_reference.as_theirs, batch)), "train", task["setting"]["rows"]
     )
-    held = peak(task)
     model.eval()
     cache: Any = ()
     memory: Any = None
@@ -198,14 +197,7 @@ def time_reference(task: dict[str, Any]) -> dict[str, Any]:
 
     evaluation = None if precision == "bf16" else clock(task, evaluate, "valid", EVALUATION_ROWS)
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    return {"training": rate, "evaluation": evaluation, "parameters": parameters, "memory": held}
-
-
-def peak(task: dict[str, Any]) -> float | None:
-    """GiB of the GPU that torch has held at most."""
-    import torch
-
-    return None if task["cpu"] else torch.cuda.max_memory_allocated() / 2**30
+    return {"training": rate, "evaluation": evaluation, "parameters": parameters}
 
 
 def clock(task: dict[str, Any], step: Step, split: str, rows: int) -> float:
