@@ -200,7 +200,7 @@ def test_the_demo_is_planned_without_torch(tmp_path):
 @pytest.fixture
 def two_gpus(monkeypatch):
     """A machine of two GPUs that trains any model at 1,000 tokens/s; yields what was timed."""
-    timed: list[list[str]] = []
+    timed: list[warmup.Model] = []
 
     def measure(models, place):
         timed.extend(models)
@@ -227,6 +227,23 @@ def test_base_models_have_a_gpu_each(tmp_path, two_gpus):
     text = plan(sweep_configs("wmt14_base", tmp_path))
     assert "11,272 GPU-hours; 235 days on 2 x Toy GPU, 2 at a time" in text
     assert "Downloads: 1.7 GB (training-parallel-europarl-v7.tgz 657.6 MB, " in text
+
+
+def test_language_models_are_timed_on_a_text_of_their_own_vocabulary(tmp_path, two_gpus):
+    """200,000 updates x 60 rows x 150 words at 1,000/s, all of them real: 500 hours a run, twice that for one row."""
+    text = plan(sweep_configs("lm_wikitext103", tmp_path))
+    assert "39 in 13 rows; 0 finished, 39 to run." in text
+    assert "21,000 GPU-hours" in text
+    lines = [[cell.strip() for cell in line.split("│")[1:-1]] for line in text.splitlines() if "│" in line]
+    assert ["RMT 10, BPTT 1", "3 of 3", "1,800.0 M", "1,000", "21 days", "1,500"] in lines
+    assert ["Transformer-XL, cache 150 + RMT 10", "3 of 3", "3,600.0 M", "1,000", "42 days", "3,000"] in lines
+    assert "tokens are updates x rows x segment; tokens/s are those of a short warm-up on full batches." in text
+    assert "Downloads: nothing" not in text
+    arguments, corpus = two_gpus[0]
+    assert corpus["vocabulary"] == 267_735
+    assert corpus["tokens"] > 40 * 60 * 150
+    assert arguments[0] == "--arch"
+    assert arguments[len(arguments) - arguments[::-1].index("--task")] == "streaming_language_modeling"
 
 
 def test_a_warm_up_is_remembered(tmp_path, two_gpus, monkeypatch):
@@ -277,6 +294,20 @@ def test_a_real_warm_up(tmp_path):
     start = time.monotonic()
     assert rates([(run, 200) for run in runs], place) == found
     assert time.monotonic() - start < 1
+
+
+@pytest.mark.slow
+def test_a_real_warm_up_of_language_models(tmp_path):
+    """fairseq's own, and one that goes back through earlier segments; two processes write their made-up texts at once."""
+    sizes = [f"corpus.sizes.{split}=2" for split in ("train", "valid", "test")]
+    configs = sweep_configs("demo_lm", tmp_path, "train.precision=amp", *sizes)[1:]
+    paths = [f"paths.{kind}={tmp_path / kind}" for kind in ("data", "runs", "results")]
+    configs.append(compose(["corpus=demo_lm", "size=lm_demo", "variant=transformer_lm", "protocol=lm", *paths, *sizes]))
+    runs = [plan_run(config, foresee(config.corpus, tmp_path / "data")) for config in configs]
+    found = rates([(run, 200) for run in runs], Place("a CPU", 0, side_by_side=2))
+    assert len(found) == 3
+    assert all(100 < rate < 1e6 for rate in found)
+    assert {path.parent.name for path in tmp_path.rglob("*") if path.is_file()} == {"warmups"}
 
 
 @pytest.mark.slow

@@ -65,6 +65,18 @@ def test_the_multi30k_sweep_is_what_was_recorded():
             assert plan_run(config, corpus).identity == record.config
 
 
+def test_the_wikitext2_sweep_is_what_was_recorded():
+    """As far as it is recorded."""
+    recorded = {(r.label, r.seed): r for r in RECORDS if r.corpus.name == "wikitext2" and r.protocol == "lm"}
+    sweep = load_sweeps(CONFIGS)["lm_wikitext2"]
+    rows = {row.label: row for row in sweep.rows}
+    assert {label for label, _ in recorded} <= set(rows)
+    for (label, seed), known in recorded.items():
+        manifest = {"corpus": "wikitext2", "fingerprint": known.corpus.fingerprint, "task": "language_modeling"}
+        corpus = Prepared(Path("prepared"), manifest | {"splits": {"train": {}, "valid": {}, "test": {}}})
+        assert plan_run(compose(row_overrides(sweep, rows[label], seed, [])), corpus).identity == known.config
+
+
 # identity
 
 

@@ -15,6 +15,7 @@ import pytest
 import torch
 from fairseq.checkpoint_utils import load_checkpoint_to_cpu
 from fairseq.data import Dictionary, indexed_dataset
+from fairseq.trainer import Trainer
 from lm_toy import DICTIONARY, EOS, PAD, SIZE, build, shake, text
 
 TOKENS = np.arange(100, 203)  # 103: no number of rows or segments divides it
@@ -240,3 +241,17 @@ def test_the_stream_of_a_split_is_its_lines(corpus):
     data = indexed_dataset.MMapIndexedDataset(str(corpus / "train"))
     assert np.array_equal(read_stream(str(corpus / "train")), np.concatenate([data[i].numpy() for i in range(90)]))
     assert len(Dictionary.load(str(corpus / "dict.txt"))) == len(DICTIONARY)
+
+
+def test_fairseqs_trainer_alone_forgets_what_a_task_keeps(corpus, tmp_path, monkeypatch):
+    """What `compat.task_state_comes_back` cures: without it the state would have to be read again at every start."""
+    train(corpus, tmp_path, MODELS["transformer_xl"], "--max-update=7")
+    given = []
+    monkeypatch.setattr(StreamingLanguageModelingTask, "load_state_dict", lambda self, state: given.append(state))
+    monkeypatch.setattr(Trainer, "load_checkpoint", Trainer.load_checkpoint.__wrapped__)
+    train(corpus, tmp_path, MODELS["transformer_xl"], "--max-update=8")
+    assert given == []
+    monkeypatch.undo()
+    monkeypatch.setattr(StreamingLanguageModelingTask, "load_state_dict", lambda self, state: given.append(state))
+    train(corpus, tmp_path, MODELS["transformer_xl"], "--max-update=9")
+    assert given[0]["carried"]["of"] == (7, 6, 0, 1)

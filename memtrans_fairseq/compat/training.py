@@ -1,0 +1,87 @@
+"""Cures of single steps of training."""
+
+import functools
+from typing import Any
+
+
+@functools.cache
+def no_encoder_fast_path() -> None:
+    """Symptom: generation fails in `torch._transformer_encoder_layer_fwd`, "Mask Type should be defined".
+
+    Since torch 2.1; also, layers in eval mode get nested, batch-first tensors. Scope: fairseq's transformer encoder
+    layers never take that path. The zero parameters that only it reads (`in_proj_weight` ... `fc2_bias`) stay in the
+    state dict, whose keys are stock fairseq's, but need no gradient: neither counted as trained nor optimised.
+    """
+    from fairseq.modules.transformer_layer import TransformerEncoderLayerBase
+
+    original = TransformerEncoderLayerBase.__init__
+
+    @functools.wraps(original)
+    def init(self: Any, *args: Any, **kwargs: Any) -> None:
+        original(self, *args, **kwargs)
+        self.can_use_fastpath = False
+        for kind in ("in_proj", "out_proj", "fc1", "fc2"):
+            getattr(self, f"{kind}_weight").requires_grad_(False)
+            getattr(self, f"{kind}_bias").requires_grad_(False)
+
+    TransformerEncoderLayerBase.__init__ = init
+
+
+@functools.cache
+def bf16_without_tpu() -> None:
+    """Symptom: `--bf16` fails, "'NoneType' object has no attribute 'xla_device'", because it switches `--tpu` on.
+
+    Since fairseq 0.10 (upstream issue 4696). Scope: fairseq's parsed options, where torch_xla is not installed.
+    """
+    from fairseq import options, utils
+
+    original = options.parse_args_and_arch
+
+    @functools.wraps(original)
+    def parse_args_and_arch(*args: Any, **kwargs: Any) -> Any:
+        parsed = original(*args, **kwargs)
+        namespace = parsed[0] if isinstance(parsed, tuple) else parsed
+        if getattr(namespace, "bf16", False):
+            namespace.tpu = False
+        return parsed
+
+    if utils.xm is None:
+        options.parse_args_and_arch = parse_args_and_arch
+
+
+@functools.cache
+def amp_unscales_once() -> None:
+    """Symptom: with `--amp` the gradients are divided by the loss scale twice, so they sink towards Adam's epsilon.
+
+    In fairseq 0.12.2 with any torch: gradients are unscaled for the inner optimiser before clipping, but the step is
+    made with its wrapper, which the gradient scaler takes for another optimiser. Scope: fairseq's AMP optimiser.
+    """
+    from fairseq.optim.amp_optimizer import AMPOptimizer
+
+    @functools.wraps(AMPOptimizer.step)
+    def step(self: Any) -> None:
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+
+    AMPOptimizer.step = step
+
+
+@functools.cache
+def wandb_begins_once() -> None:
+    """Symptom: with `--wandb-project` every epoch and every validation leaves an empty run folder of W&B.
+
+    fairseq 0.12.2 calls `wandb.init` for each of them and relies on getting the same run. It does get it, but wandb
+    (seen with 0.31) makes the folder of a new run first. Scope: fairseq's W&B progress bar, once a run has begun.
+    """
+    from fairseq.logging import progress_bar
+
+    original = progress_bar.WandBProgressBarWrapper.__init__
+
+    @functools.wraps(original)
+    def init(self: Any, wrapped_bar: Any, *args: Any, **kwargs: Any) -> None:
+        if getattr(progress_bar.wandb, "run", None) is None:
+            original(self, wrapped_bar, *args, **kwargs)
+        else:
+            self.wrapped_bar = wrapped_bar
+
+    progress_bar.WandBProgressBarWrapper.__init__ = init
