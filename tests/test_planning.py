@@ -298,7 +298,7 @@ def test_a_real_warm_up(tmp_path):
 
 @pytest.mark.slow
 def test_a_real_warm_up_of_language_models(tmp_path):
-    """fairseq's own, and one that goes back through earlier segments; two processes write their made-up texts at once."""
+    """fairseq's own, and one that goes back through earlier segments; two processes make up their texts at once."""
     sizes = [f"corpus.sizes.{split}=2" for split in ("train", "valid", "test")]
     configs = sweep_configs("demo_lm", tmp_path, "train.precision=amp", *sizes)[1:]
     paths = [f"paths.{kind}={tmp_path / kind}" for kind in ("data", "runs", "results")]

@@ -1,10 +1,10 @@
 """A small made-up corpus of running text in which words said early decide words said much later.
 
-A document is about twelve facts, one of each kind: who its captain is, in which town he lives, what he drinks. They are
-drawn independently, 1 of 16 each, said once in its opening and again and again in its body, among chatter. A recalled
-word is certain for a reader who remembers where it was last said, and 1 of 16 for any other: nothing else in the text
-depends on it. So `perplexity` is exact, and tells what memory is worth (the splits of configs/corpus/demo_lm.yaml are
-in data/README.md). The cue before a fact (`captain`, `in`, `sweet`) always tells its kind.
+A document is about ten facts, one of each kind: who its captain is, in which town he lives, what he drinks. They are
+drawn independently, 1 of 16 each, said in its opening and again and again in its body, among chatter. The word before a
+fact always tells its kind (`captain`, `in`, `sweet`). The fact itself is certain for a reader who remembers where it
+was last said, and 1 of 16 for any other: nothing else in the text depends on it. So `perplexity` can tell what memory
+is worth; for the splits of configs/corpus/demo_lm.yaml it stands in data/README.md.
 """
 
 from collections.abc import Iterable
@@ -26,9 +26,6 @@ FACTS = {
     "DISH": "beans bread cabbage cake cheese fish ham honey jam noodles onions pears rice salad soup toast",
     "DRINK": "ale beer brandy cider cocoa coffee juice lemonade mead milk punch rum sherry tea water wine",
     "TREE": "alder ash beech birch cedar chestnut elm fir hazel larch linden maple oak pine poplar willow",
-    "FLOWERS": "asters clover daisies dahlias heather irises lilac lilies orchids pansies poppies primroses roses "
-    "thistles tulips violets",
-    "GARMENT": "apron belt cap cape cloak coat dress gown hat hood jacket scarf shawl shirt skirt vest",
 }
 CHATTER = {
     "DAY": "monday tuesday wednesday thursday friday saturday sunday",
@@ -38,35 +35,38 @@ CHATTER = {
     "FEELING": "happy sad tired angry calm hungry",
 }
 OPENING = (
-    "this is the story of captain HERO , an old TRADE in TOWN .",
-    "lady FRIEND and he had a pet ANIMAL , one INSTRUMENT and a bright COLOUR door .",
-    "they grew fresh FLOWERS under a tall TREE .",
-    "she wore a warm GARMENT and made some DISH with sweet DRINK .",
+    "this is the story of captain HERO , an old TRADE .",
+    "he lived in TOWN under a tall TREE .",
+    "lady FRIEND had a pet ANIMAL and one INSTRUMENT .",
+    "they liked some DISH , sweet DRINK and bright COLOUR hats .",
 )
 BODY = (
-    "captain HERO rode the pet ANIMAL to the PLACE .",
-    "lady FRIEND cooked some DISH for captain HERO .",
-    "a tall TREE grew in TOWN .",
-    "on DAY lady FRIEND sold fresh FLOWERS in TOWN .",
-    "the old TRADE drank sweet DRINK with captain HERO .",
-    "the pet ANIMAL slept under the tall TREE .",
-    "lady FRIEND had one INSTRUMENT and a warm GARMENT .",
-    "the PERSON painted the PLACE bright COLOUR .",
-    "the warm GARMENT smelled of fresh FLOWERS .",
-    "every old TRADE in TOWN liked one INSTRUMENT .",
-    "the PERSON came for some DISH and sweet DRINK .",
-    "a bright COLOUR bird sat on the tall TREE .",
-    "the pet ANIMAL stole some DISH from the PERSON .",
-    "the warm GARMENT was bright COLOUR again .",
-    "captain HERO broke one INSTRUMENT at the PLACE .",
-    "the old TRADE smelled of sweet DRINK and fresh FLOWERS .",
-    "there was WEATHER over the PLACE on DAY .",
+    "captain HERO met lady FRIEND .",
+    "lady FRIEND fed the pet ANIMAL .",
+    "the pet ANIMAL stole some DISH .",
+    "some DISH fell into sweet DRINK .",
+    "the old TRADE sold sweet DRINK .",
+    "every old TRADE lived in TOWN .",
+    "in TOWN stood a tall TREE .",
+    "a tall TREE turned bright COLOUR .",
+    "captain HERO wore bright COLOUR shoes .",
+    "captain HERO played one INSTRUMENT .",
+    "one INSTRUMENT was heard in TOWN .",
+    "the pet ANIMAL climbed a tall TREE .",
+    "lady FRIEND cooked some DISH .",
+    "the old TRADE painted one INSTRUMENT bright COLOUR .",
+    "the PERSON drank sweet DRINK .",
+    "there was WEATHER on DAY .",
     "on DAY the PERSON was FEELING .",
     "a FEELING PERSON stood at the PLACE .",
     "the WEATHER made the PERSON FEELING .",
+    "the PERSON went to the PLACE on DAY .",
+    "the PERSON waited for WEATHER .",
+    "nobody came to the PLACE .",
+    "it was DAY and the PLACE was empty .",
 )
-CLOSING = ("so ends the story of captain HERO , the old TRADE in TOWN .", "")
-LENGTHS = range(12, 21)  # lines of a body
+CLOSING = ("so ends the story of captain HERO .", "")
+LENGTHS = range(18, 27)  # lines of a body
 OPTIONS = {kind: tuple(words.split()) for kind, words in (FACTS | CHATTER).items()}
 
 
@@ -98,8 +98,8 @@ def generate(seed: int, sizes: dict[str, int]) -> dict[str, list[Document]]:
 def perplexity(documents: Iterable[Document], window: int | None = None) -> float:
     """The lowest perplexity per word that can be expected of a model which sees the last `window` words (None: all).
 
-    Of a window it is a lower bound: all but the facts (the end of a document, say) is taken to be known as well as can
-    be. It is that of the generator's own probabilities, where a fact last said outside the window costs log 16.
+    It is that of the generator's own probabilities, where a fact last said outside the window costs log 16. Of a window
+    it is a lower bound: what is no fact (the end of a document, say) is taken to be guessed as well as with all words.
     """
     nats, words = 0.0, 0
     for document in documents:
