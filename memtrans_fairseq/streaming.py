@@ -4,6 +4,7 @@ Row b of a stream of N tokens holds those from b * ceil(N / B) on; what a segmen
 segment before ended, so a model may carry state from one to the next. The token before the first one is `</s>`.
 """
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,15 @@ from fairseq.data import FairseqDataset
 from fairseq.data.indexed_dataset import MMapIndexedDataset, data_file_path, index_file_path
 from torch import Tensor
 
+from .variants import SettingError
+
 
 def read_stream(prefix: str) -> np.ndarray:
-    """All tokens of a binarised split, such as `bin/test`, in one memory-mapped array."""
+    """All tokens of a binarised split, such as `bin/test`, memory-mapped. Raises SettingError if it is not there."""
+    if not Path(index_file_path(prefix)).exists():
+        raise SettingError(
+            f"no binarised text {index_file_path(prefix)}: is that the folder, and the name of the split?"
+        )
     index = MMapIndexedDataset.Index(index_file_path(prefix))
     return np.memmap(data_file_path(prefix), mode="r", dtype=index.dtype)
 
@@ -54,7 +61,8 @@ class StreamDataset(FairseqDataset):
         before[place == 0] = self.eos
         return {
             "id": torch.tensor([index]),
-            "place": (index, self.rows, self.shard, self.shards),  # the same as plain numbers, and in which rows
+            # the same as plain numbers, and of which rows and segments
+            "place": (index, self.rows, self.shard, self.shards, self.length),
             "net_input": {
                 "src_tokens": torch.from_numpy(before),
                 "src_lengths": torch.from_numpy(real.sum(axis=1)),

@@ -1,12 +1,14 @@
 """What every memory variant must meet in the causal host, wherever its memory stands."""
 
 import copy
+from argparse import Namespace
 
 from memtrans_fairseq.variants import VARIANTS, SettingError
 
 import pytest
 import torch
-from lm_toy import DICTIONARY, EOS, PAD, build, shake, stream, text
+from fairseq import models
+from lm_toy import DICTIONARY, EOS, PAD, SIZE, TASK, build, shake, stream, text
 
 M = 3
 FRONT = {"memory_tokens": M}
@@ -253,17 +255,25 @@ def test_probabilities_are_over_the_dictionary_and_agree_with_the_losses():
         torch.testing.assert_close(model.nll(features[0], tokens[:, 1:]), expected)
 
 
-def test_widths_are_filled_up_without_changing_anything(monkeypatch):
-    """What is done on a GPU, done on the CPU."""
-    from memtrans_fairseq.modules import relative, vocabulary
+FILLED = {
+    "recurrent": ("mem_transformer_lm", RECURRENT | {"mem_len": 5, "adaptive_softmax_cutoff": "20,41"}, 10),
+    "one_token": ("transformer_xl", {"mem_len": 5}, 1),
+    "one_memory_row": ("mem_bottleneck_transformer_lm", INTERSPERSED | {"memory_tokens": 1}, 10),
+    "chunks_of_one": ("mem_bottleneck_transformer_lm", INTERSPERSED | {"memory_every": 1}, 10),
+}
 
-    model = shake(build("mem_transformer_lm", **RECURRENT, mem_len=5, adaptive_softmax_cutoff="20,41"))
-    tokens, gradients, losses = text(2, 11), [], []
+
+@pytest.mark.parametrize(("name", "options", "length"), FILLED.values(), ids=list(FILLED))
+def test_widths_are_filled_up_without_changing_anything(monkeypatch, name, options, length):
+    """What is done on a GPU, done on the CPU."""
+    from memtrans_fairseq.modules import aligned, relative, vocabulary
+
+    model = shake(build(name, **options))
+    tokens, gradients, losses = text(2, length + 1), [], []
     for fill in (False, True):
         if fill:
-            for room in (relative, vocabulary):
+            for room in (aligned, relative, vocabulary):
                 monkeypatch.setattr(room, "filling", lambda size, like: -size % 8)
-            monkeypatch.setattr("memtrans_fairseq.modules.aligned.filling", lambda size, like: -size % 8)
         model.zero_grad()
         features, _ = model(tokens[:, :-1])
         losses.append(model.nll(features, tokens[:, 1:]))
@@ -310,6 +320,10 @@ def test_compiled_layers_give_the_same_gradients():
         ("transformer_xl", {"decoder_attention_heads": 5}, "multiple of the 5 attention heads"),
         ("transformer_xl", {"adaptive_softmax_cutoff": "20,10"}, "rising numbers"),
         ("transformer_xl", {"adaptive_softmax_cutoff": "20,400"}, "below the 60 words"),
+        ("transformer_xl", {"adaptive_softmax_cutoff": "20,x"}, "expected numbers"),
+        ("transformer_xl", {"adaptive_softmax_cutoff": "20,40", "adaptive_div_value": 4}, "leaves no channels"),
+        ("transformer_xl", {"adaptive_div_value": 0}, "expected 1 or more"),
+        ("transformer_xl", {"decoder_attention_heads": 0}, "expected 1 or more"),
     ],
 )
 def test_settings_that_cannot_work_are_refused_in_one_line(name, options, message):
@@ -325,6 +339,31 @@ def test_misspelt_settings_are_refused_by_name(name, option):
         build(name, **option)
 
 
-def test_a_cache_that_was_never_trained_is_refused():
+def test_a_context_that_cannot_work_is_refused():
     with pytest.raises(SettingError, match="trained without one"):
         build("transformer_xl").set_context(mem_len=640)
+    with pytest.raises(SettingError, match="expected 0 or more"):
+        build("transformer_xl", mem_len=4).set_context(mem_len=-3)
+    with pytest.raises(SettingError, match="there is none"):
+        build("transformer_xl", mem_len=4).set_context(mem_len=0, same_length=True)
+
+
+def test_memory_in_front_is_seen_at_any_same_length():
+    model = shake(build("mem_transformer_lm", **FRONT, mem_len=4))
+    model.set_context(same_length=True)
+    features, _ = model(text(1, 12))
+    gradient = torch.autograd.grad(features[:, -1].sum(), model.decoder.memory.weight)[0]
+    assert gradient.any(dim=1).all()
+
+
+def test_half_precision_does_not_overflow_in_training():
+    model = build("mem_transformer_lm", **FRONT).half().train()
+    model.decoder.layers[-1].block.final_layer_norm.bias.data.fill_(1)  # rows then add up to more than half can hold
+    features, _ = model(text(60, 150))
+    assert features.isfinite().all()
+
+
+def test_a_checkpoint_older_than_an_option_still_builds():
+    options = Namespace(**SIZE, arch="transformer_xl_demo", mem_len=3)  # what a preset's checkpoint brings: no defaults
+    model = models.ARCH_MODEL_REGISTRY["transformer_xl"].build_model(options, TASK)
+    assert (model.mem_len, model.decoder.cfg.compile_layers) == (3, False)

@@ -9,6 +9,7 @@ from pathlib import Path
 from memtrans_fairseq.cli import main as fairseq_main
 from memtrans_fairseq.streaming import StreamDataset, read_stream, token_losses
 from memtrans_fairseq.tasks.streaming import StreamingLanguageModelingTask
+from memtrans_fairseq.variants import SettingError
 
 import numpy as np
 import pytest
@@ -183,9 +184,44 @@ def test_other_criterions_of_fairseq_work_too(corpus, tmp_path, capfd):
     assert (tmp_path / "checkpoint_last.pt").exists()
 
 
+def test_a_criterion_that_drops_the_state_is_refused(corpus, tmp_path):
+    with pytest.raises(SettingError, match="use --criterion streaming_nll"):
+        train(corpus, tmp_path, MODELS["transformer_xl"], "--max-update=3", "--criterion=cross_entropy")
+
+
+@pytest.mark.parametrize("overflows", [False, True])
+def test_a_segment_that_is_tried_again_gets_the_same_state(corpus, tmp_path, monkeypatch, overflows):
+    """As fairseq does with --amp after an overflow: the same batch once more, with a smaller loss scale."""
+    original, handed = StreamingLanguageModelingTask.train_step, []
+
+    def twice(self, sample, model, *args, **kwargs):
+        hook = model.register_forward_pre_hook(lambda m, a, k: handed.append(k["state"]), with_kwargs=True)
+        first = original(self, sample, model, *args, **kwargs)
+        if overflows:
+            self.carried["train"]["loss"].fill_(float("inf"))
+        result = original(self, sample, model, *args, **kwargs) if not overflows else first
+        hook.remove()
+        return result
+
+    monkeypatch.setattr(StreamingLanguageModelingTask, "train_step", twice)
+    train(corpus, tmp_path, MODELS["both"], "--max-update=4")
+    if overflows:  # what such a step leaves is not carried on; the first segment had none before it
+        assert handed[0] is None
+        assert torch.equal(handed[2]["memory"], handed[1]["memory"])
+    else:
+        assert len(handed) == 8
+        assert handed[0] is handed[1] is None
+        assert all(one is two for one, two in zip(handed[2::2], handed[3::2], strict=True))
+        assert not torch.equal(handed[4]["memory"], handed[2]["memory"])
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
-    [(["--batch-size=901"], "lower --batch-size"), (["--tokens-per-sample=0"], "expected at least 1")],
+    [
+        (["--batch-size=901"], "lower --batch-size"),
+        (["--tokens-per-sample=0"], "expected at least 1"),
+        (["--valid-subset=nothing"], "no binarised text"),
+    ],
 )
 def test_settings_that_cannot_work_end_in_one_line(corpus, tmp_path, options, message):
     command = [sys.executable, "-c", "import sys, memtrans_fairseq.cli as c; sys.argv[0] = c.PROGRAM; c.main()"]
@@ -254,4 +290,4 @@ def test_fairseqs_trainer_alone_forgets_what_a_task_keeps(corpus, tmp_path, monk
     monkeypatch.undo()
     monkeypatch.setattr(StreamingLanguageModelingTask, "load_state_dict", lambda self, state: given.append(state))
     train(corpus, tmp_path, MODELS["transformer_xl"], "--max-update=9")
-    assert given[0]["carried"]["of"] == (7, 6, 0, 1)
+    assert given[0]["carried"]["of"] == (7, 6, 0, 1, 8)

@@ -15,13 +15,13 @@ from ..streaming import token_losses
 
 @register_criterion("streaming_nll", dataclass=FairseqDataclass)
 class StreamingNLL(FairseqCriterion):
-    """The state comes as `sample["state"]`, and what is left there is the state for the next segment."""
+    """The state before the segment comes as `sample["state"]`; the one after it is left as `sample["next_state"]`."""
 
-    reduce_metrics = CrossEntropyCriterion.reduce_metrics
+    reduce_metrics = staticmethod(CrossEntropyCriterion.reduce_metrics)
 
     def forward(self, model: Any, sample: dict[str, Any], reduce: bool = True) -> tuple[Tensor, int, dict[str, Any]]:
         source, target = sample["net_input"]["src_tokens"], sample["target"]
-        losses, sample["state"] = token_losses(model, source, target, sample.get("state"))
+        losses, sample["next_state"] = token_losses(model, source, target, sample.get("state"))
         loss = losses.sum() if reduce else losses
         counts = {"ntokens": sample["ntokens"], "nsentences": sample["nsentences"], "sample_size": sample["ntokens"]}
         return loss, sample["ntokens"], {"loss": losses.data.sum(), **counts}

@@ -19,7 +19,8 @@ No row sees a later one, except that the rows of one group see each other both w
                               t             x x x x x x x       m           x x x x x x x
                               t             x x x x x x x x
 
-A cache of earlier rows (Transformer-XL) stands before all of them, one row for each distance.
+A cache of earlier rows (Transformer-XL) stands before all of these, and each row of it is one farther away. Tokens see
+it; so does interspersed memory, which summarises what came before. Memory in front and carried memory do not see it.
 
 Shape legend: L rows, T tokens, M memory rows of a group, G groups, B batch, C channels.
 """
@@ -122,19 +123,22 @@ class Geometry(NamedTuple):
     def of(
         cls, layout: Layout, cached: int, memory_sees_cache: bool, reach: int | None, device: torch.device
     ) -> "Geometry":
-        group = layout.group_of_rows()
-        length = len(group)
-        distance = torch.arange(length).unsqueeze(1) - torch.arange(-cached, length)
-        hidden = distance < 0
-        hidden[:, cached:] &= ~((group.unsqueeze(1) == group) & (group >= 0))
-        if not memory_sees_cache:
-            hidden[group >= 0, :cached] = True
-        if reach is not None:
-            hidden |= distance >= reach
-        memory, sequence = (group >= 0).nonzero().squeeze(-1), (group < 0).nonzero().squeeze(-1)
-        order = torch.cat([memory, sequence]).argsort()
-        columns = length - 1 + cached - distance
-        return cls(*(part.to(device) for part in (hidden, columns, memory, sequence, order)))
+        with torch.inference_mode(False):  # what is kept must serve training too
+            group = layout.group_of_rows()
+            length, is_memory = len(group), group >= 0
+            distance = torch.arange(length).unsqueeze(1) - torch.arange(-cached, length)
+            hidden = distance < 0
+            hidden[:, cached:] &= ~((group.unsqueeze(1) == group) & is_memory)
+            if not memory_sees_cache:
+                hidden[is_memory, :cached] = True
+            if reach is not None:  # a limit on the text, not on memory
+                far = distance >= reach
+                far[:, cached:] &= ~is_memory
+                hidden |= far
+            memory, sequence = is_memory.nonzero().squeeze(-1), (~is_memory).nonzero().squeeze(-1)
+            order = torch.cat([memory, sequence]).argsort()
+            columns = length - 1 + cached - distance
+            return cls(*(part.to(device) for part in (hidden, columns, memory, sequence, order)))
 
 
 class DenseRows(NamedTuple):

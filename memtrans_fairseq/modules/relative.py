@@ -93,7 +93,7 @@ def by_key(scores: Tensor, keys: int, columns: Tensor | None) -> Tensor:
     """From scores by distance, B x H x Q x N, to scores by key, B x H x Q x K."""
     if columns is not None:
         return scores.gather(-1, columns.expand(*scores.shape[:-2], -1, -1))
-    return scores if scores.size(-2) == 1 else Shift.apply(scores, keys)
+    return scores[..., :keys] if scores.size(-2) == 1 else Shift.apply(scores, keys)
 
 
 class Shift(torch.autograd.Function):

@@ -38,7 +38,8 @@ class TiedVocabulary(nn.Module):
     def embed(self, words: Tensor) -> Tensor:
         """words B x T. Returns B x T x C."""
         if not self.projections:
-            return self.scale * F.embedding(words, torch.cat(list(self.weights)))
+            weight = torch.cat(list(self.weights)) if len(self.weights) > 1 else self.weights[0]
+            return self.scale * F.embedding(words, weight)
         embedded = self.projections[0].new_zeros(*words.shape, self.projections[0].size(0))
         for (start, end), weight, projection in zip(self.parts, self.weights, self.projections, strict=True):
             chosen = (words >= start) & (words < end)

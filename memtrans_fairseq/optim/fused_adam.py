@@ -9,6 +9,8 @@ from fairseq.optim.adam import FairseqAdam, FairseqAdamConfig
 from fairseq.optim.fairseq_optimizer import FairseqOptimizer
 from torch import Tensor
 
+from ..variants import SettingError
+
 
 @register_optimizer("fused_adam", dataclass=FairseqAdamConfig)
 class FusedAdam(FairseqOptimizer):
@@ -22,5 +24,7 @@ class FusedAdam(FairseqOptimizer):
 
     def __init__(self, cfg: Any, params: Iterable[Tensor]) -> None:
         super().__init__(cfg)
+        if cfg.fp16_adam_stats or cfg.use_old_adam:
+            raise SettingError("fused_adam has no --fp16-adam-stats and no --use-old-adam: use --optimizer adam")
         parameters = list(params)
         self._optimizer = torch.optim.AdamW(parameters, fused=parameters[0].is_cuda, **self.optimizer_config)

@@ -1,13 +1,14 @@
 """The task `streaming_language_modeling`: a text in contiguous rows, with state carried from segment to segment.
 
 The state is reset where a stream begins, in every epoch and validation, and nowhere else. It is part of a checkpoint,
-so a training that goes on in the middle of an epoch goes on exactly. With several GPUs the checkpoint holds that of
-the first; the others read as many segments again as bring theirs back (`segments_of_state`), without learning.
+so a training that goes on in the middle of an epoch goes on exactly, as far as fairseq's does (in bf16 it does not).
+With several GPUs the checkpoint holds the state of the first. The others come near theirs again by reading earlier
+segments once more without learning: as many as the cache reaches back through all layers, ten for carried memory.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Optional
 
@@ -15,6 +16,7 @@ import torch
 from fairseq.data import Dictionary, iterators
 from fairseq.dataclass import FairseqDataclass
 from fairseq.tasks import FairseqTask, register_task
+from omegaconf import II
 from torch.utils._pytree import tree_map
 
 from ..streaming import StreamDataset, read_stream
@@ -25,6 +27,7 @@ from ..variants import SettingError
 class StreamingOptions(FairseqDataclass):
     data: Optional[str] = field(default=None, metadata={"help": "folder with dict.txt and the binarised splits"})
     tokens_per_sample: int = field(default=150, metadata={"help": "tokens of a segment"})
+    train_subset: str = II("dataset.train_subset")
     # fairseq's own language models ask their task for these
     max_target_positions: Optional[int] = field(default=None, metadata={"help": "max number of tokens in a segment"})
     add_bos_token: bool = field(default=False, metadata={"help": "prepend beginning of sentence token (<s>)"})
@@ -41,7 +44,10 @@ class StreamingLanguageModelingTask(FairseqTask):
     def setup_task(cls, cfg: Any, **kwargs: Any) -> "StreamingLanguageModelingTask":
         if cfg.tokens_per_sample < 1:
             raise SettingError(f"--tokens-per-sample {cfg.tokens_per_sample}: expected at least 1")
-        return cls(cfg, Dictionary.load(str(Path(cfg.data) / "dict.txt")))
+        words = Path(cfg.data) / "dict.txt"
+        if not words.exists():
+            raise SettingError(f"no dictionary {words}: the data is a folder with dict.txt and binarised splits")
+        return cls(cfg, Dictionary.load(str(words)))
 
     source_dictionary = target_dictionary = property(lambda self: self.dictionary)
 
@@ -70,7 +76,8 @@ class StreamingLanguageModelingTask(FairseqTask):
         rows = dataset.cut(max_sentences, shard_id, num_shards)
         if rows.row_length < 1 or len(rows.tokens) < max_sentences * num_shards:
             raise SettingError(
-                f"{max_sentences * num_shards} rows of a text of {len(rows.tokens)} tokens: lower --batch-size"
+                f"{max_sentences * num_shards} rows of a text of {len(rows.tokens)} tokens: lower --batch-size, or, if "
+                "it is a text to validate on, --batch-size-valid"
             )
         return iterators.EpochBatchIterator(
             dataset=rows,
@@ -85,30 +92,39 @@ class StreamingLanguageModelingTask(FairseqTask):
     def train_step(
         self, sample: dict[str, Any], model: Any, *others: Any, **options: Any
     ) -> tuple[Any, int, dict[str, Any]]:
-        with self._carrying("train", sample, model):
-            return super().train_step(sample, model, *others, **options)
+        return self._carrying("train", sample, model, partial(super().train_step, sample, model, *others, **options))
 
     def valid_step(self, sample: dict[str, Any], model: Any, criterion: Any) -> tuple[Any, int, dict[str, Any]]:
-        with self._carrying("valid", sample, model):
-            return super().valid_step(sample, model, criterion)
+        return self._carrying("valid", sample, model, partial(super().valid_step, sample, model, criterion))
 
-    @contextmanager
-    def _carrying(self, stage: str, sample: dict[str, Any], model: Any) -> Iterator[None]:
-        """Hand the model the state of the segment before, and keep what it leaves."""
+    def _carrying(self, stage: str, sample: dict[str, Any], model: Any, step: Callable[[], Any]) -> Any:
+        """Hand the model the state of the segment before, make a step, and keep the state that it leaves."""
+        sample["state"] = before = self._state_before(stage, sample, model)
+        result = step()
+        if "next_state" not in sample and getattr(model, "carries", False):
+            raise SettingError("this model carries state, and the criterion drops it: use --criterion streaming_nll")
+        after = sample.pop("next_state", None)
+        self.carried[stage] = {"of": sample["place"], "before": before, "state": after, "loss": result[0].detach()}
+        return result
+
+    def _state_before(self, stage: str, sample: dict[str, Any], model: Any) -> Any:
         (segment, *rows), device = sample["place"], sample["target"].device
         kept = self.carried.pop(stage, None)
+        if kept and kept["of"] == (segment, *rows):  # once more: in half precision, after an overflow
+            return kept["before"]
         if kept and kept["of"] == (segment - 1, *rows):
-            sample["state"] = move_to(kept["state"], device)
-        elif stage == "train" and segment and getattr(model, "streams", False):
-            sample["state"] = self._read_again(model, sample["place"], device)
-        yield
-        self.carried[stage] = {"of": sample["place"], "state": sample.pop("state", None)}
+            # a step that overflowed is skipped, and what it left is worth nothing
+            usable = bool(kept["loss"].isfinite().all()) or kept.get("before") is None
+            return move_to(kept["state"] if usable else kept["before"], device)
+        if stage == "train" and segment and getattr(model, "carries", False):
+            return self._read_again(model, sample["place"], device)
+        return None
 
-    def _read_again(self, model: Any, place: tuple[int, int, int, int], device: torch.device) -> Any:
-        """The state before a segment in the middle of the training text."""
-        segment, *rows = place
-        data = self.datasets["train"].cut(*rows)
-        model.eval()
+    def _read_again(self, model: Any, place: tuple[int, ...], device: torch.device) -> Any:
+        """The state before a segment in the middle of the training text, without learning from what is read."""
+        segment, *rows, _ = place
+        data = self.datasets[self.cfg.train_subset].cut(*rows)
+        model.eval()  # a step in training goes back to training by itself
         state = None
         with torch.no_grad():
             for earlier in range(max(0, segment - model.segments_of_state(data.length)), segment):
@@ -117,11 +133,15 @@ class StreamingLanguageModelingTask(FairseqTask):
         return state
 
     def state_dict(self) -> dict[str, Any]:
-        return {"carried": self.carried.get("train")}
+        kept = self.carried.get("train")
+        return {"carried": kept and {key: kept[key] for key in ("of", "state", "loss")}}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         if state_dict.get("carried"):
             self.carried["train"] = state_dict["carried"]
+
+    def eval_lm_dataloader(self, *_: Any, **__: Any) -> Any:
+        raise SettingError("eval-lm knows no streams: use validate, or the harness' scripts.evaluate")
 
 
 def move_to(state: Any, device: torch.device) -> Any:
