@@ -283,14 +283,14 @@ def test_a_killed_training_continues_to_the_same_weights(script, command, data, 
 
 
 COUNTS = """
-import sys
+import inspect, sys
 from pathlib import Path
 from memtrans_fairseq.cli import main
 from fairseq import checkpoint_utils
 from fairseq.trainer import Trainer
 
 folder, *arguments = sys.argv[1:]
-cured, uncured = Trainer.load_checkpoint, Trainer.load_checkpoint.__wrapped__
+cured, uncured = Trainer.load_checkpoint, inspect.unwrap(Trainer.load_checkpoint)
 for name, Trainer.load_checkpoint in (("cured", cured), ("uncured", uncured)):
     for epoch in ("1", "2"):
         main([*arguments, "--save-dir", f"{folder}/{name}", "--max-epoch", epoch])
