@@ -239,6 +239,13 @@ def test_going_back_through_segments_gives_the_same_numbers():
     torch.testing.assert_close(*outputs)
 
 
+def test_a_variant_that_reads_memory_alone_must_say_that_it_is_a_bottleneck():
+    model = build("mem_bottleneck_transformer_lm", **INTERSPERSED)
+    model.decoder.bottleneck = False
+    with pytest.raises(SettingError, match="register it with bottleneck=True"):
+        model(text(1, 8))
+
+
 # fairseq's side
 
 

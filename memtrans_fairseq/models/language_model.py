@@ -132,9 +132,7 @@ class LanguageModelDecoder(FairseqDecoder):
             features = features + 0 * x.mean()
         return features, written, self._cached(inputs, cache, layout)
 
-    def _through_layers(
-        self, x: Tensor, rows: DenseRows | ChunkRows, cache: list[Tensor] | None
-    ) -> tuple[Tensor, list[Tensor]]:
+    def _through_layers(self, x: Tensor, rows: Any, cache: list[Tensor] | None) -> tuple[Tensor, list[Tensor]]:
         """X after the last layer, and what each layer took."""
         inputs = []
         for number, layer in enumerate(self.layers):

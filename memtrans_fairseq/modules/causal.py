@@ -32,6 +32,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..variants import SettingError
 from .relative import CausalBlock, RelativePositions, View
 
 
@@ -184,7 +185,7 @@ class DenseRows(NamedTuple):
         return block(x[:, rows], self._keys(x), view)
 
     def read(self, block: nn.Module, memory: Tensor, x: Tensor) -> Tensor:
-        raise NotImplementedError("a variant that reads memory alone is a bottleneck: register it as one")
+        raise SettingError("a variant that reads memory alone is a bottleneck: register it with bottleneck=True")
 
     def join(self, memory: Tensor, sequence: Tensor) -> Tensor:
         return torch.cat([memory, sequence], dim=1)[:, self.geometry.order]
@@ -225,9 +226,6 @@ class ChunkRows(NamedTuple):
         outside = (distance < 0) | (distance >= (every if window is None else window))
         reading = positions.view(F.pad(outside, (memory, 0), value=False), unit - 1, 1 - every, like)
         return cls(layout, writing, reading)
-
-    def after(self, cache: Tensor) -> "ChunkRows":
-        raise NotImplementedError("a bottleneck has no cache")
 
     def _units(self, x: Tensor) -> Tensor:
         """B x chunks x (M + every) x C: each group and the chunk after it."""
