@@ -84,8 +84,9 @@ def token_losses(model: Any, src_tokens: Tensor, target: Tensor, state: Any = No
     src_tokens, target: B x T. `state` is what the segment before returned. A language model of fairseq's own has none.
     """
     if getattr(model, "streams", False):
+        places = model.places(target)
         features, extra = model(src_tokens, state=state)
-        return model.nll(features, target), extra["state"]
+        return model.nll(features, target, places), extra["state"]
     features, extra = model(src_tokens)
     words = target.flatten()
     if (adaptive := model.decoder.adaptive_softmax) is None:

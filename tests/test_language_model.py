@@ -273,17 +273,18 @@ FILLED = {
 @pytest.mark.parametrize(("name", "options", "length"), FILLED.values(), ids=list(FILLED))
 def test_widths_are_filled_up_without_changing_anything(monkeypatch, name, options, length):
     """What is done on a GPU, done on the CPU."""
-    from memtrans_fairseq.modules import aligned, relative, vocabulary
+    from memtrans_fairseq.modules import aligned, causal, relative, vocabulary
 
     model = shake(build(name, **options))
-    tokens, gradients, losses = text(2, length + 1), [], []
+    tokens, gradients, losses = text(2, 2 * length + 1), [], []
     for fill in (False, True):
         if fill:
-            for room in (aligned, relative, vocabulary):
+            for room in (aligned, causal, relative, vocabulary):
                 monkeypatch.setattr(room, "filling", lambda size, like: -size % 8)
         model.zero_grad()
-        features, _ = model(tokens[:, :-1])
-        losses.append(model.nll(features, tokens[:, 1:]))
+        _, extra = model(tokens[:, :length])
+        features, _ = model(tokens[:, length:-1], state=extra["state"])  # once more, with what a cache holds by now
+        losses.append(model.nll(features, tokens[:, length + 1 :]))
         losses[-1].sum().backward()
         gradients.append([parameter.grad.clone() for parameter in model.parameters()])
     torch.testing.assert_close(*losses)

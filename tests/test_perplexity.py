@@ -46,7 +46,10 @@ class Clock(torch.nn.Module):
         seen = (state or 0) + torch.arange(src_tokens.size(1)).expand_as(src_tokens)
         return seen, {"state": (state or 0) + src_tokens.size(1)}
 
-    def nll(self, seen: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    def places(self, target: torch.Tensor) -> None:
+        pass
+
+    def nll(self, seen: torch.Tensor, target: torch.Tensor, places: None) -> torch.Tensor:
         return torch.where(target == PAD, 0.0, self.cost(seen.float()))
 
     def set_context(self, **asked: Any) -> None:

@@ -67,6 +67,17 @@ def amp_unscales_once() -> None:
 
 
 @functools.cache
+def amp_scales_as_its_optimizer() -> None:
+    """Symptom: with `--amp` an optimiser's own way to multiply all gradients is not used, only a slow one for each.
+
+    In fairseq 0.12.2 with any torch: its AMP optimiser hands on everything else. Scope: fairseq's AMP optimiser.
+    """
+    from fairseq.optim.amp_optimizer import AMPOptimizer
+
+    AMPOptimizer.multiply_grads = lambda self, c: self.fp32_optimizer.multiply_grads(c)
+
+
+@functools.cache
 def wandb_begins_once() -> None:
     """Symptom: with `--wandb-project` every epoch and every validation leaves an empty run folder of W&B.
 

@@ -214,11 +214,17 @@ class LanguageModel(FairseqLanguageModel):
         """Whether a segment leaves anything for the next one."""
         return bool(self.mem_len) or self.decoder.carries_memory
 
-    def nll(self, features: Tensor, target: Tensor) -> Tensor:
+    def places(self, target: Tensor) -> list[Tensor]:
+        """target B x T. What `nll` needs to know of it, and best knows before the GPU has the model's work to do."""
+        return self.decoder.vocabulary.places(self._words(target))
+
+    def nll(self, features: Tensor, target: Tensor, places: list[Tensor] | None = None) -> Tensor:
         """features B x T x C, target B x T. Negative log-likelihoods in nats, 0 where target is `<pad>`: float32."""
-        real = target >= self.decoder.first_word
-        words = (target - self.decoder.first_word).clamp(min=0)
-        return self.decoder.vocabulary.nll(features.flatten(0, 1), words.flatten()).view_as(words) * real
+        losses = self.decoder.vocabulary.nll(features.flatten(0, 1), self._words(target), places)
+        return losses.view_as(target) * (target >= self.decoder.first_word)
+
+    def _words(self, target: Tensor) -> Tensor:
+        return (target - self.decoder.first_word).clamp(min=0).flatten()
 
     def set_context(
         self, mem_len: int | None = None, clamp_len: int | None = None, same_length: bool | None = None

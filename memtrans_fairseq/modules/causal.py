@@ -33,6 +33,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..variants import SettingError
+from .aligned import filling
 from .relative import CausalBlock, RelativePositions, View
 
 
@@ -82,6 +83,11 @@ class Layout(NamedTuple):
     def groups(self) -> int:
         return self.chunks + self.closing
 
+    @property
+    def rows(self) -> int:
+        """L."""
+        return self.groups * self.memory_tokens + self.tokens + self.filling * self.whole_chunks
+
     def assemble(self, memory: Tensor, tokens: Tensor) -> Tensor:
         """memory B x M x C, tokens B x T x C. Returns X, B x L x C."""
         chunks = F.pad(tokens, (0, 0, 0, self.filling)).unflatten(1, (self.chunks, self.every))
@@ -111,10 +117,10 @@ class Layout(NamedTuple):
 
 
 class Geometry(NamedTuple):
-    """What of `DenseRows` depends on shapes alone."""
+    """What of `DenseRows` depends on shapes alone. Before the cache stand E empty rows, which nothing sees."""
 
-    hidden: Tensor  # L x (K + L)
-    columns: Tensor  # L x (K + L): the distance between two rows, counted down from the largest
+    hidden: Tensor  # L x (E + K + L)
+    columns: Tensor  # L x (E + K + L): the distance between two rows, counted down from the largest
     memory: Tensor  # indices of the memory rows
     sequence: Tensor  # indices of the tokens
     order: Tensor  # puts [memory; sequence] in the order of the stream
@@ -122,23 +128,24 @@ class Geometry(NamedTuple):
     @classmethod
     @functools.lru_cache(maxsize=32)  # a model meets few shapes, and making this waits for the GPU
     def of(
-        cls, layout: Layout, cached: int, memory_sees_cache: bool, reach: int | None, device: torch.device
+        cls, layout: Layout, empty: int, cached: int, memory_sees_cache: bool, reach: int | None, device: torch.device
     ) -> "Geometry":
         with torch.inference_mode(False):  # what is kept must serve training too
             group = layout.group_of_rows()
-            length, is_memory = len(group), group >= 0
-            distance = torch.arange(length).unsqueeze(1) - torch.arange(-cached, length)
+            length, is_memory, before = len(group), group >= 0, empty + cached
+            distance = torch.arange(length).unsqueeze(1) - torch.arange(-before, length)
             hidden = distance < 0
-            hidden[:, cached:] &= ~((group.unsqueeze(1) == group) & is_memory)
+            hidden[:, before:] &= ~((group.unsqueeze(1) == group) & is_memory)
+            hidden[:, :empty] = True
             if not memory_sees_cache:
-                hidden[is_memory, :cached] = True
+                hidden[is_memory, :before] = True
             if reach is not None:  # a limit on the text, not on memory
                 far = distance >= reach
-                far[:, cached:] &= ~is_memory
+                far[:, before:] &= ~is_memory
                 hidden |= far
             memory, sequence = is_memory.nonzero().squeeze(-1), (~is_memory).nonzero().squeeze(-1)
             order = torch.cat([memory, sequence]).argsort()
-            columns = length - 1 + cached - distance
+            columns = length - 1 + before - distance
             return cls(*(part.to(device) for part in (hidden, columns, memory, sequence, order)))
 
 
@@ -146,6 +153,7 @@ class DenseRows(NamedTuple):
     """All rows see all earlier ones, in this segment and in the cache. X is B x L x C."""
 
     cache: Tensor | None  # B x K x C, the rows before this segment, as the layer at hand took them
+    empty: int  # E, rows before all others that bring the number of keys to one that suits a GPU
     geometry: Geometry
     view: View  # of all rows
 
@@ -160,16 +168,19 @@ class DenseRows(NamedTuple):
         reach: int | None,
     ) -> "DenseRows":
         """Rows of a layout after `cached` earlier ones. `reach`: distance that no row sees any more; None: no limit."""
-        geometry = Geometry.of(layout, cached, memory_sees_cache, reach, like.device)
-        length = len(geometry.hidden)
-        return cls(None, geometry, positions.view(geometry.hidden, length - 1 + cached, 1 - length, like))
+        length = layout.rows
+        empty = filling(cached + length, like)
+        geometry = Geometry.of(layout, empty, cached, memory_sees_cache, reach, like.device)
+        view = positions.view(geometry.hidden, length - 1 + cached + empty, 1 - length, like)
+        return cls(None, empty, geometry, view)
 
     def after(self, cache: Tensor) -> "DenseRows":
         """The same for a layer that took `cache`, B x K x C, in the segments before."""
         return self._replace(cache=cache)
 
     def _keys(self, x: Tensor) -> Tensor:
-        return x if self.cache is None else torch.cat([self.cache, x], dim=1)
+        keys = x if self.cache is None else torch.cat([self.cache, x], dim=1)
+        return F.pad(keys, (0, 0, self.empty, 0)) if self.empty else keys
 
     def process(self, block: nn.Module, x: Tensor) -> Tensor:
         return block(x, self._keys(x), self.view)

@@ -37,26 +37,39 @@ class TiedVocabulary(nn.Module):
 
     def embed(self, words: Tensor) -> Tensor:
         """words B x T. Returns B x T x C."""
-        if not self.projections:
-            weight = torch.cat(list(self.weights)) if len(self.weights) > 1 else self.weights[0]
-            return self.scale * F.embedding(words, weight)
-        embedded = self.projections[0].new_zeros(*words.shape, self.projections[0].size(0))
-        for (start, end), weight, projection in zip(self.parts, self.weights, self.projections, strict=True):
-            chosen = (words >= start) & (words < end)
-            rows = F.linear(F.embedding(words[chosen] - start, weight), projection)
-            embedded = embedded.to(rows).masked_scatter(chosen.unsqueeze(-1), rows)
-        return self.scale * embedded
+        # every part looks up all words: to choose those that belong to it would wait for the GPU
+        found = []
+        for part, ((start, end), weight) in enumerate(zip(self.parts, self.weights, strict=True)):
+            rows = F.embedding((words - start).clamp(0, end - start - 1), weight)
+            if self.projections:
+                rows = F.linear(rows, self.projections[part])
+            if len(self.parts) > 1:
+                rows = rows * ((words >= start) & (words < end)).unsqueeze(-1)
+            found.append(rows)
+        return self.scale * sum(found[1:], found[0])
 
-    def nll(self, features: Tensor, words: Tensor) -> Tensor:
-        """features N x C, words N. Returns the negative log-likelihood of each word in nats: N, float32."""
+    def places(self, words: Tensor) -> list[Tensor]:
+        """words N. Returns, for each part but the first, which of the N belong to it. Waits for the GPU, once."""
+        if len(self.parts) == 1:
+            return []
+        starts = torch.tensor([start for start, _ in self.parts[1:]], device=words.device)
+        part = torch.bucketize(words, starts, right=True)
+        counts = (part == torch.arange(len(self.parts), device=words.device).unsqueeze(1)).sum(dim=1)
+        return list(part.argsort(stable=True).split(counts.tolist())[1:])
+
+    def nll(self, features: Tensor, words: Tensor, places: list[Tensor] | None = None) -> Tensor:
+        """features N x C, words N. Returns the negative log-likelihood of each word in nats: N, float32.
+
+        `places` are those of the words, if they are known already.
+        """
         # in the head, a word of part p > 0 is represented by its cluster, after the words of part 0
         (_, first), *others = self.parts
         in_head = words
         for part, (start, end) in enumerate(others):
             in_head = in_head.where((words < start) | (words >= end), first + part)
         losses = F.cross_entropy(self._logits(features, 0).float(), in_head, reduction="none")
-        for part, (start, end) in enumerate(others, start=1):
-            chosen = ((words >= start) & (words < end)).nonzero().squeeze(-1)
+        for part, chosen in enumerate(self.places(words) if places is None else places, start=1):
+            start, _ = self.parts[part]
             logits = self._logits(features[chosen], part).float()
             losses = losses.index_add(0, chosen, F.cross_entropy(logits, words[chosen] - start, reduction="none"))
         return losses

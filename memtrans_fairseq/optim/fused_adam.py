@@ -1,6 +1,7 @@
 """Adam in torch's fused kernels: fairseq's own updates one parameter after another, in a dozen kernels each."""
 
-from collections.abc import Iterable
+import math
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -28,3 +29,13 @@ class FusedAdam(FairseqOptimizer):
             raise SettingError("fused_adam has no --fp16-adam-stats and no --use-old-adam: use --optimizer adam")
         parameters = list(params)
         self._optimizer = torch.optim.AdamW(parameters, fused=parameters[0].is_cuda, **self.optimizer_config)
+
+    def multiply_grads(self, c: Any) -> None:
+        if gradients := [parameter.grad for parameter in self.params if parameter.grad is not None]:
+            torch._foreach_mul_(gradients, c)
+
+    def clip_grad_norm(self, max_norm: float, aggregate_norm_fn: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        """All gradients at once, as above. 0 is no limit. Returns their norm before."""
+        if aggregate_norm_fn is not None:
+            return super().clip_grad_norm(max_norm, aggregate_norm_fn)
+        return torch.nn.utils.clip_grad_norm_(self.params, max_norm or math.inf)
