@@ -309,6 +309,18 @@ def test_amp_divides_the_gradients_by_the_loss_scale_once():
     torch.testing.assert_close(amp_step(AMPOptimizer.step.__wrapped__), torch.full((3,), 1 - 0.1 / 128))
 
 
+def test_amp_multiplies_gradients_as_its_optimizer_does(monkeypatch):
+    multiplied: list[float] = []
+    optimizer = AMPOptimizer.__new__(AMPOptimizer)
+    adam = SimpleNamespace(param_groups=[{"params": []}])
+    optimizer.fp32_optimizer = SimpleNamespace(optimizer=adam, multiply_grads=multiplied.append)
+    optimizer.multiply_grads(0.5)
+    assert multiplied == [0.5]
+    monkeypatch.delattr(AMPOptimizer, "multiply_grads")
+    optimizer.multiply_grads(0.5)  # uncured: one by one
+    assert multiplied == [0.5]
+
+
 def test_amp_skips_a_step_with_infinite_gradients():
     weights = torch.nn.Parameter(torch.ones(3))
     scaler = torch.amp.GradScaler("cpu", init_scale=128.0)

@@ -18,7 +18,13 @@ from .checkpoints import (
 from .imports import hashable_dataclasses, no_tensorboardx_notice, numpy_names, own_hydra_version
 from .launcher import no_cudnn_attention, quiet
 from .ranks import broadcast_between_own_ranks, cured_children
-from .training import amp_scales_as_its_optimizer, amp_unscales_once, bf16_without_tpu, no_encoder_fast_path, wandb_begins_once
+from .training import (
+    amp_scales_as_its_optimizer,
+    amp_unscales_once,
+    bf16_without_tpu,
+    no_encoder_fast_path,
+    wandb_begins_once,
+)
 
 __all__ = [
     "FAIRSEQ",

@@ -49,6 +49,7 @@ class LanguageModelDecoder(FairseqDecoder):
         self.cfg, self.bottleneck = cfg, variant.bottleneck
         self.first_word = dictionary.eos()
         self.mem_len, self.same_length = cfg.mem_len, False
+        self.usual_shape: torch.Size | None = None  # of X, where layers are compiled
         channels = cfg.decoder_embed_dim
         cutoffs = cutoffs_of(cfg)
         self.vocabulary = TiedVocabulary(len(dictionary) - self.first_word, channels, cutoffs, cfg.adaptive_div_value)
@@ -93,13 +94,13 @@ class LanguageModelDecoder(FairseqDecoder):
             memory, cache = past[0]["memory"], past[0]["cache"]
             for segment in past:
                 _, memory, cache = self._segment(segment["tokens"], memory, cache)
-        start = {"tokens": src_tokens, "memory": _detached(memory), "cache": cache}
+        start = {"tokens": src_tokens, "memory": None if memory is None else _copied(memory), "cache": cache}
         features, memory, cache = self._segment(src_tokens, memory, cache)
         after: State = {}
         if cache is not None:
             after["cache"] = cache
         if memory is not None:
-            after["memory"] = memory.detach()
+            after["memory"] = _copied(memory)
             if self.training and self.cfg.memory_bptt:
                 after["past"] = [*past, start][-self.cfg.memory_bptt :]
         return features, {"state": after or None}
@@ -117,13 +118,7 @@ class LanguageModelDecoder(FairseqDecoder):
             x = layout.assemble(start, x)
         x = self.dropout(x)
         rows = self._rows(layout, x, cache[0].size(1) if cache else 0)
-        # only shapes that come again and again are worth compiling for, not those of the first segments of a text
-        worth_it = (
-            self.cfg.compile_layers
-            and self.training
-            and (not self.mem_len or (cache and cache[0].size(1) == self.mem_len))
-        )
-        through_layers = _compiled() if worth_it else LanguageModelDecoder._through_layers
+        through_layers = _compiled() if self._recurring(x, cache) else LanguageModelDecoder._through_layers
         x, inputs = through_layers(self, x, rows, cache)
         x = self.dropout(x)
         written = x[:, -self.cfg.memory_tokens :] if self.carries_memory else None
@@ -131,6 +126,15 @@ class LanguageModelDecoder(FairseqDecoder):
         if self.training and self.memory is not None:  # the last layer's, which nothing reads any more: see above
             features = features + 0 * x.mean()
         return features, written, self._cached(inputs, cache, layout)
+
+    def _recurring(self, x: Tensor, cache: list[Tensor] | None) -> bool:
+        """Whether shapes are worth compiling for: not those of the first segments of a text, nor of its last."""
+        if not (self.cfg.compile_layers and self.training):
+            return False
+        if self.mem_len and not (cache and cache[0].size(1) == self.mem_len):
+            return False
+        self.usual_shape = self.usual_shape or x.shape
+        return x.shape == self.usual_shape
 
     def _through_layers(self, x: Tensor, rows: Any, cache: list[Tensor] | None) -> tuple[Tensor, list[Tensor]]:
         """X after the last layer, and what each layer took."""
@@ -162,10 +166,13 @@ class LanguageModelDecoder(FairseqDecoder):
         """The last `mem_len` rows of the text. Memory that is no summary of what came before is not among them."""
         if not self.mem_len:
             return None
-        rows = (x.detach() if self._interspersed else layout.tokens_of(x.detach()) for x in inputs)
-        if cache:
-            rows = (torch.cat([old.to(new), new], dim=1) for old, new in zip(cache, rows, strict=True))
-        return [both[:, -self.mem_len :] for both in rows]
+        found = []
+        for layer, x in enumerate(inputs):
+            new = x.detach() if self._interspersed else layout.tokens_of(x.detach())
+            if cache and new.size(1) < self.mem_len:
+                new = torch.cat([cache[layer].to(new), new], dim=1)
+            found.append(_copied(new[:, -self.mem_len :]))
+        return found
 
     def get_normalized_probs(self, net_output: Any, log_probs: bool, sample: Any = None) -> Tensor:
         """Over the whole dictionary: B x T x V. `<s>` and `<pad>` have probability 0, so their logarithms are -inf."""
@@ -176,12 +183,16 @@ class LanguageModelDecoder(FairseqDecoder):
 
 @functools.cache
 def _compiled() -> Callable[..., tuple[Tensor, list[Tensor]]]:
-    """All layers as one compiled function of the decoder. (Not one of each decoder's own: copies would share it.)"""
-    return torch.compile(LanguageModelDecoder._through_layers)
+    """All layers as one compiled function of the decoder. (Not one of each decoder's own: copies would share it.)
+
+    On a GPU, a CUDA graph: a fast one would mostly wait for launches.
+    """
+    return torch.compile(LanguageModelDecoder._through_layers, mode="reduce-overhead")
 
 
-def _detached(x: Tensor | None) -> Tensor | None:
-    return None if x is None else x.detach()
+def _copied(x: Tensor) -> Tensor:
+    """For the next segment: in memory of its own, as a CUDA graph writes its outputs to the same places every time."""
+    return x.detach().clone(memory_format=torch.contiguous_format)
 
 
 class LanguageModel(FairseqLanguageModel):
