@@ -127,6 +127,8 @@ def _time(rows: Sequence[Row], jobs: int | None) -> tuple[Place, int, str]:
         how += ", timed on this CPU: in small batches, the first row only, and the others taken to be as fast"
     elif place.side_by_side > 1:
         how += f", with {place.side_by_side} runs on a GPU, which share its hours"
+    if any(row.config.model.get("compile_layers") for row in rows):
+        how += ", before layers are compiled, which makes them faster"
     return place, at_once, how
 
 

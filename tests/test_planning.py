@@ -237,12 +237,13 @@ def test_language_models_are_timed_on_a_text_of_their_own_vocabulary(tmp_path, t
     lines = [[cell.strip() for cell in line.split("│")[1:-1]] for line in text.splitlines() if "│" in line]
     assert ["RMT 10, BPTT 1", "3 of 3", "1,800.0 M", "1,000", "21 days", "1,500"] in lines
     assert ["Transformer-XL, cache 150 + RMT 10", "3 of 3", "3,600.0 M", "1,000", "42 days", "3,000"] in lines
-    assert "tokens are updates x rows x segment; tokens/s are those of a short warm-up on full batches." in text
+    assert "tokens are updates x rows x segment; tokens/s are those of a short warm-up on full batches, before" in text
     assert "Downloads: nothing" not in text
     arguments, corpus = two_gpus[0]
     assert corpus["vocabulary"] == 267_735
     assert corpus["tokens"] > 40 * 60 * 150
     assert arguments[0] == "--arch"
+    assert "--compile-layers" not in arguments
     assert arguments[len(arguments) - arguments[::-1].index("--task")] == "streaming_language_modeling"
 
 
