@@ -72,7 +72,8 @@ def curves(
     # torch's Adam on both sides: fairseq's own scales epsilon by the second bias correction
     still += ["train.warmup_updates=0", "train.precision=fp32", "train.optimizer=fused_adam"]
     config, task, model, criterion = lm_setting.set_up(
-        [*lm_setting.our_arguments(row, setting, corpus, updates, *still), *extra]
+        # a loss scale that never overflows, so that under --amp no update is skipped
+        [*lm_setting.our_arguments(row, setting, corpus, updates, *still), "--fp16-init-scale", "1", *extra]
     )
     from fairseq.data.iterators import GroupedIterator
     from fairseq.logging import metrics
