@@ -13,13 +13,13 @@ import yaml
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException, MissingConfigException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from memtrans.errors import UserError, did_you_mean, main_guard
 from memtrans.jobs import task_of
 
-GROUPS = ("corpus", "size", "variant", "protocol", "sweep")
+GROUPS = ("corpus", "size", "variant", "protocol", "sweep", "launcher")
 SECTIONS = (*GROUPS, "model", "train", "paths", "tracking")
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 PRIMARY = "main"  # not "config": fairseq registers a schema of that name, and Hydra would hold our file against it
@@ -36,6 +36,8 @@ def _register_presets() -> None:
 
 
 _register_presets()
+# for Hydra's own launcher, which starts one task a run: the cores of all its processes together
+OmegaConf.register_new_resolver("memtrans.cores", lambda gpus, cores: max(gpus, 1) * cores, replace=True)
 
 
 def command(function: Callable[[DictConfig], None]) -> Callable[[], None]:
@@ -45,7 +47,13 @@ def command(function: Callable[[DictConfig], None]) -> Callable[[], None]:
         _check_sections(config)
         function(config)
 
-    guarded = functools.wraps(function)(main_guard(checked))
+    @functools.wraps(function)
+    def guarded(config: DictConfig) -> None:
+        if "SUBMITIT_EXECUTOR" in os.environ:  # a job of Hydra's -m hands its error to the command that waits for it
+            checked(config)
+        else:
+            main_guard(checked)(config)
+
     decorated: Any = hydra.main(config_path=str(CONFIGS), config_name=PRIMARY, version_base="1.3")(guarded)
 
     @main_guard

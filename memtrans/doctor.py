@@ -17,9 +17,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from memtrans.mounts import mount_of, trouble_with_locks
+
 ROOT = Path(__file__).resolve().parent.parent
 FAIRSEQ = "0.12.2"  # constraints.txt has the other versions
-OPTIONAL = ("wandb", "tensorboard", "cffi", "cython")  # the demo runs without
+OPTIONAL = ("wandb", "tensorboard", "matplotlib", "cffi", "cython")  # the demo runs without
 DISK, MEMORY = 1e9, 2e9  # bytes that the demo needs free
 SETUP = "make setup"
 PROBE_SECONDS = 120  # a machine that needs longer to import torch and fairseq has another problem
@@ -42,7 +44,7 @@ def examine() -> Iterator[Finding]:
         )
         return
     yield Finding("ok", f"Python {sys.version.split()[0]} in {sys.prefix}")
-    for check in (packages, plugin_and_torch, gpus, machine, disk, code, mirror, corpora):
+    for check in (packages, plugin_and_torch, gpus, machine, disk, locks, slurm, code, mirror, corpora):
         try:
             yield from check()
         except Exception as error:
@@ -164,6 +166,42 @@ def disk() -> Iterator[Finding]:
             yield Finding("problem", f"{free / 1e9:.1f} GB free for {name}/, the demo wants {DISK / 1e9:.0f}", remedy)
         else:
             yield Finding("ok", f"{free / 1e9:,.0f} GB free for {name}/")
+
+
+def locks() -> Iterator[Finding]:
+    """Whether processes, also of other hosts, are kept from doing the same work where the harness writes."""
+    for name in ("data", "runs"):
+        folder = ROOT / name if (ROOT / name).exists() else ROOT
+        if not os.access(folder, os.W_OK):  # which `disk` has told
+            continue
+        kind, _ = mount_of(folder)
+        if trouble := trouble_with_locks(folder):
+            remedy = "mount it with locks for all hosts; until then start no corpus or run from two hosts at once"
+            yield Finding("note", f"locks do not work in {name}/, on {kind}: {trouble}", remedy)
+        else:
+            yield Finding("ok", f"locks work in {name}/, on {kind}")
+
+
+def slurm() -> Iterator[Finding]:
+    """Whether there is a Slurm that answers, and its partitions."""
+    if not shutil.which("sinfo"):
+        yield Finding("ok", "no Slurm here (no sinfo): sweeps run on this machine, launcher=local")
+        return
+    remedy = (
+        "look at `systemctl status slurmctld` on its host, or ask who runs the cluster; launcher=local works without"
+    )
+    try:
+        ran = subprocess.run(
+            ["sinfo", "--noheader", "--format=%R (%D nodes, %a)"], capture_output=True, text=True, timeout=60
+        )
+    except subprocess.TimeoutExpired:
+        yield Finding("note", "Slurm does not answer: sinfo takes more than a minute", remedy)
+        return
+    if ran.returncode:
+        said = (ran.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        yield Finding("note", f"Slurm does not answer: {said}", remedy)
+    else:
+        yield Finding("ok", f"Slurm answers: {', '.join(ran.stdout.split(chr(10))[:-1]) or 'no partition'}")
 
 
 def code() -> Iterator[Finding]:

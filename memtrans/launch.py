@@ -6,16 +6,21 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from queue import SimpleQueue
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from memtrans import processes
 from memtrans.records import NAMES
-from memtrans.runlog import last_error, read_progress
+from memtrans.runlog import read_progress
 from memtrans.runs import Run
+from memtrans.stops import SIGNALS, STOPPED
 
 POLL_SECONDS = 0.5
 PLAIN_SECONDS = 20.0  # between two progress lines of a run where there is no terminal
@@ -31,75 +36,112 @@ class Failure:
 class Worker:
     run: Run
     process: subprocess.Popen
-    slot: int
     log_start: int  # size of the log before it started, in bytes: what earlier attempts wrote
     started: float = field(default_factory=time.monotonic)
 
 
+class _Asked(BaseException):
+    """A signal asks this process to end."""
+
+
 def launch(runs: Sequence[Run], places: int, gpus: int) -> list[Failure]:
     """Run all, at most `places` side by side, spread over the GPUs if there are any. Returns those that failed."""
-    jobs = min(places, len(runs))
-    # by the places, not by the runs that are left: on a CPU, the last digits depend on the number of threads
-    threads = max(1, len(os.sched_getaffinity(0)) // places)
-    waiting, working = list(runs), dict[int, Worker]()
-    failures: list[Failure] = []
+    team = _Team(min(places, len(runs)), gpus, max(1, len(os.sched_getaffinity(0)) // places))
+    asked: _Asked | None = None
     # a scheduler that ends this process must not leave its workers behind
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    with _display(len(runs)) as display:
+    handlers = {number: signal.signal(number, _ask) for number in SIGNALS}
+    with _display(len(runs)) as display, ThreadPoolExecutor(team.jobs) as pool:
         try:
-            while waiting or working:
-                while waiting and len(working) < jobs:
-                    slot = next(i for i in range(jobs) if i not in working)
-                    working[slot] = _start(waiting.pop(0), slot, jobs, gpus, threads)
-                    display.started(working[slot])
-                time.sleep(POLL_SECONDS)
-                for slot, worker in list(working.items()):
-                    if worker.process.poll() is None:
-                        display.advanced(worker)
-                        continue
-                    del working[slot]
-                    reason = _reason(worker)
-                    if reason:
-                        failures.append(Failure(worker.run, reason))
-                    display.ended(worker, reason)
+            return _follow([pool.submit(team.work, run) for run in runs], team, display)
+        except _Asked as error:
+            asked = error
         finally:
-            for worker in working.values():
-                worker.process.terminate()
-            for worker in working.values():
-                worker.process.wait()
+            for number in SIGNALS:
+                signal.signal(number, signal.SIG_IGN)  # they are saving themselves
+            team.close()
+            pool.shutdown(cancel_futures=True)
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+    number = asked.args[0]
+    if callable(handler := handlers[number]):
+        handler(number, None)  # in a job of Hydra's -m, submitit's, which asks for another attempt
+    sys.exit(128 + number)
+
+
+def _ask(number: int, _: object) -> None:
+    raise _Asked(number)
+
+
+def _follow(futures: "list[Future[Worker]]", team: "_Team", display: "_Plain | _Bars") -> list[Failure]:
+    """Show the workers until the last has ended."""
+    failures, shown, pending = [], set[str](), set(futures)
+    while pending:
+        ended, pending = wait(pending, POLL_SECONDS, FIRST_COMPLETED)
+        for worker in [*(future.result() for future in ended), *team.working()]:
+            if worker.run.hash not in shown:
+                shown.add(worker.run.hash)
+                display.started(worker)
+            elif worker.process.poll() is None:
+                display.advanced(worker)
+        for worker in (future.result() for future in ended):
+            reason = processes.why(worker.process.returncode, worker.run.log, worker.log_start)
+            if reason:
+                if worker.process.returncode != STOPPED:
+                    processes.note_failure(worker.run.folder, reason)
+                failures.append(Failure(worker.run, reason))
+            display.ended(worker, reason)
     return failures
 
 
-def _start(run: Run, slot: int, jobs: int, gpus: int, threads: int) -> Worker:
-    run.write()
-    environment = os.environ | {
-        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads)),
-        "PYTHONUNBUFFERED": "1",
-        "MEMTRANS_RUNS_PER_DEVICE": str(math.ceil(jobs / max(gpus, 1))),
-    }
-    if gpus:
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
-        names = visible if visible != [""] else [str(i) for i in range(gpus)]
-        environment["CUDA_VISIBLE_DEVICES"] = names[slot % gpus]
-    with run.log.open("ab") as log:
-        log_start = log.tell()
-        process = subprocess.Popen(
-            [sys.executable, "-m", "memtrans.worker", str(run.folder)],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env=environment,
-        )
-    return Worker(run, process, slot, log_start)
+class _Team:
+    """The workers at work, each in one of `jobs` slots, which are spread over the GPUs."""
 
+    def __init__(self, jobs: int, gpus: int, threads: int) -> None:
+        self.jobs, self.gpus, self.threads = jobs, gpus, threads
+        self._slots: SimpleQueue[int] = SimpleQueue()
+        for slot in range(jobs):
+            self._slots.put(slot)
+        self._working: dict[int, Worker] = {}
+        self._lock = threading.Lock()
+        self._closed = False
 
-def _reason(worker: Worker) -> str | None:
-    """Why an ended worker failed; None if it did not."""
-    code = worker.process.returncode
-    if code < 0:
-        name = signal.Signals(-code).name
-        return f"killed by {name}" + ("; was the memory full?" if name == "SIGKILL" else "")
-    return last_error(worker.run.log, worker.log_start) if code else None
+    def work(self, run: Run) -> Worker:
+        """Do a run from start to end, in a thread of the pool."""
+        slot = self._slots.get()
+        with self._lock:
+            if self._closed:
+                raise CancelledError
+            worker = self._working[slot] = self._start(run, slot)
+        worker.process.wait()
+        with self._lock:
+            del self._working[slot]
+        self._slots.put(slot)
+        return worker
+
+    def working(self) -> list[Worker]:
+        with self._lock:
+            return list(self._working.values())
+
+    def close(self) -> None:
+        """End the workers, and start no other."""
+        with self._lock:
+            self._closed = True
+        for worker in self.working():
+            worker.process.terminate()
+
+    def _start(self, run: Run, slot: int) -> Worker:
+        run.write()
+        processes.forget_failure(run.folder)
+        environment = os.environ | {
+            "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, self.threads // run.gpus))),
+            "MEMTRANS_RUNS_PER_DEVICE": str(math.ceil(self.jobs * run.gpus / max(self.gpus, 1))),
+        }
+        if self.gpus:
+            visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+            names = visible if visible != [""] else [str(i) for i in range(self.gpus)]
+            first = slot % (self.gpus // run.gpus) * run.gpus
+            environment["CUDA_VISIBLE_DEVICES"] = ",".join(names[first : first + run.gpus])
+        return Worker(run, *processes.start([*processes.MODULE, str(run.folder)], run.log, environment))
 
 
 class _Plain:

@@ -10,10 +10,17 @@ TAIL = 65536  # bytes: many log lines, few disk reads
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is: `fraction` of its training, 0 to 1, and a short text for people."""
+    """How far a run is: `fraction` of its training, 0 to 1, and a short text for people. While it is evaluated the rest
+    is not known, and the time that is left neither before fairseq has measured its speed.
+    """
 
     fraction: float
     text: str
+    epoch: int | None = None
+    update: int | None = None
+    loss: float | None = None
+    tokens_per_second: float | None = None
+    seconds_left: float | None = None  # of the training, at the speed of the last updates
 
 
 def read_progress(log: Path, train: dict) -> Progress | None:
@@ -31,13 +38,22 @@ def read_progress(log: Path, train: dict) -> Progress | None:
 
 
 def _progress(stats: dict, train: dict) -> Progress:
+    updates, epochs = float(stats["num_updates"]), float(stats["update"])  # in fairseq's words
     parts = [
-        float(stats["num_updates"]) / train["max_update"] if train["max_update"] else 0.0,
-        float(stats["update"]) / train["max_epoch"] if train["max_epoch"] else 0.0,
+        updates / train["max_update"] if train["max_update"] else 0.0,
+        epochs / train["max_epoch"] if train["max_epoch"] else 0.0,
     ]
-    rate = float(stats.get("wps", 0))
-    text = f"epoch {stats['epoch']}, update {stats['num_updates']}, loss {stats['loss']}, {rate:,.0f} tokens/s"
-    return Progress(min(max(parts), 1.0), text)
+    fraction, rate = min(max(parts), 1.0), float(stats.get("wps", 0))
+    left = updates * (1 - fraction) / fraction * float(stats["wpb"]) / rate if rate and fraction else None
+    return Progress(
+        fraction=fraction,
+        text=f"epoch {stats['epoch']}, update {stats['num_updates']}, loss {stats['loss']}, {rate:,.0f} tokens/s",
+        epoch=stats["epoch"],
+        update=int(updates),
+        loss=float(stats["loss"]),
+        tokens_per_second=rate,
+        seconds_left=left,
+    )
 
 
 def last_error(log: Path, start: int = 0) -> str:

@@ -29,6 +29,8 @@ class Run:
     runs: Path  # folder of all runs
     results: Path  # folder of records
     tracking: dict[str, Any]
+    gpus: int = 1  # as many processes train it, each with a GPU of its own if there are any
+    accumulate: int = 1  # parts that each of them takes its share of a batch in, for small GPUs
 
     @property
     def hash(self) -> str:
@@ -58,6 +60,10 @@ class Run:
     @property
     def log(self) -> Path:
         return self.folder / "log.txt"
+
+    @property
+    def metrics(self) -> Path:
+        return self.folder / "metrics.jsonl"
 
     @property
     def checkpoints(self) -> Path:
@@ -105,6 +111,7 @@ def plan_run(config: DictConfig, prepared: Prepared) -> Run:
         "memory_tokens": values["model"].get("memory_tokens"),
         "label": values["label"],
     }
+    launcher = values.get("launcher") or {}
     return Run(
         identity=identity,
         label=row_label(row, {values["variant"]["name"]: values["variant"]["label"]}),
@@ -112,6 +119,8 @@ def plan_run(config: DictConfig, prepared: Prepared) -> Run:
         runs=Path(values["paths"]["runs"]),
         results=Path(values["paths"]["results"]),
         tracking=values["tracking"],
+        gpus=launcher.get("gpus") or 1,
+        accumulate=launcher.get("accumulate") or 1,
     )
 
 
@@ -159,8 +168,6 @@ def train_arguments(run: Run) -> list[str]:
     arguments += ["--keep-last-epochs", str(averaged)] if averaged else ["--no-epoch-checkpoints"]
     arguments += ["--keep-interval-updates", str(max(averaged, 1))]
     arguments += ["--log-format", "json", "--log-interval", "20"]
-    if run.tracking["tensorboard"]:
-        arguments += ["--tensorboard-logdir", str(run.folder / "tensorboard")]
     return arguments
 
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from memtrans.configuration import check_fit, compose
-from memtrans.corpora import Prepared, prepare
+from memtrans.configuration import CONFIGS, check_fit, compose
+from memtrans.corpora import Prepared, foresee, prepare
 from memtrans.errors import UserError
 from memtrans.launch import Failure, launch
 from memtrans.runs import Run, plan_run
-from memtrans.sweeps_spec import SweepRow, SweepSpec
+from memtrans.sweeps_spec import SweepRow, SweepSpec, load_sweeps
 
 DECIDED_BY_ROWS = ("variant", "label", "model.memory_tokens")
 NOT_FOR_RUNS = ("sweep", "seeds", "jobs", "plan")  # settings of the sweep command itself
@@ -77,19 +77,38 @@ def plan_runs(configs: Iterable[DictConfig]) -> list[Run]:
     return runs
 
 
+def runs_meant(config: DictConfig, overrides: Iterable[str]) -> list[Run]:
+    """The runs of `config`'s sweep and seeds, in the table's order; without a sweep, all in the folder of runs.
+
+    Nothing is prepared, and rows that cannot work are left out.
+    """
+    if "sweep" not in config:
+        return [Run.read(path.parent) for path in sorted(Path(config.paths.runs).glob("*/run.json"))]
+    sweep = load_sweeps(CONFIGS)[config.sweep.name]
+    configs, _ = plan_sweep(sweep, config.seeds or sweep.seeds, overrides)
+    return [plan_run(each, foresee(each.corpus, Path(each.paths.data))) for each in configs]
+
+
 def run_missing(runs: Sequence[Run], jobs: int | None, runs_per_gpu: int) -> list[Failure]:
-    """Run what has no record yet. Returns the failures."""
+    """Run on this machine what has no record yet. Returns the failures."""
     missing = [run for run in runs if run.record() is None]
     if not missing:
         return []
     import torch  # only when something is to run: it takes seconds
 
     gpus = torch.cuda.device_count()
-    return launch(missing, places(jobs, gpus, runs_per_gpu), gpus)
+    return launch(missing, places(jobs, gpus, runs_per_gpu, missing[0].gpus), gpus)
 
 
-def places(jobs: int | None, gpus: int, runs_per_gpu: int) -> int:
-    """How many runs there is room for side by side: `jobs`, or what the machine suggests."""
+def places(jobs: int | None, gpus: int, runs_per_gpu: int, gpus_per_run: int = 1) -> int:
+    """How many runs there is room for side by side: `jobs`, or what the machine suggests. Raises UserError.
+
+    Without GPUs, a run on several is one in several processes.
+    """
+    if 0 < gpus < gpus_per_run:
+        raise UserError(f"launcher.gpus={gpus_per_run}: this machine has {gpus}")
+    if gpus_per_run > 1:
+        return jobs or max(1, (gpus or len(os.sched_getaffinity(0))) // gpus_per_run)
     return jobs or gpus * runs_per_gpu or len(os.sched_getaffinity(0))
 
 

@@ -1,131 +1,97 @@
-"""One run from start to record, in a process of its own: `python -m memtrans.worker runs/<hash>`.
+"""One run from start to record, in a process of its own: `python -m memtrans.worker runs/<hash> [train|evaluate]`.
 
 fairseq keeps state in globals, so every run gets a fresh process. Killed at any moment, the same call continues:
 fairseq from its last checkpoint, the evaluation split by split. The record is written last.
+
+The exit status is 0 when done; 75 when a scheduler's signal asked to stop (see `stops`): everything is saved and the
+same call continues; anything else is a failure, which says so in one line, `error: ...`. A run with several `gpus`
+starts as many processes on this host, unless torchrun or a cluster has (see `ranks`).
 """
 
+import errno
 import json
 import os
 import platform
-import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from difflib import get_close_matches
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from memtrans.errors import UserError, did_you_mean, main_guard
+from memtrans.errors import UserError, main_guard
 from memtrans.files import write_text
 from memtrans.locks import locked
+from memtrans.ranks import Ranks, read_ranks, start
 from memtrans.records import SCHEMA, Corpus, Hardware, Record, Score
-from memtrans.runs import Run, train_arguments
+from memtrans.runs import Run
+from memtrans.stops import Stops
+from memtrans.tracking import tracked
+from memtrans.training import LostRank, join, ready, train
 
+HALVES = ("train", "evaluate")
 CODE = ("memtrans", "memtrans_fairseq", "scripts", "configs", "pyproject.toml")  # what a result depends on
 PACKAGES = ("torch", "fairseq", "numpy", "sacrebleu", "sentencepiece", "hydra-core", "omegaconf", "memtrans")
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 @main_guard
 def main() -> None:
-    run = Run.read(Path(sys.argv[1]))
-    with locked(run.folder / "lock", run.name):
-        if run.record() is None:  # else another process has just finished it
-            _note_commit(run)
-            train(run)
-            evaluate(run).save(run.results / "records")
+    stops, ranks = Stops(), read_ranks(os.environ)
+    stops.watch()
+    try:
+        work(*_arguments(sys.argv[1:]), ranks, stops)
+    except UserError as error:
+        if ranks.rank or (isinstance(error, LostRank) and ranks.watched):
+            sys.exit(str(error))  # it is for the first rank, or whoever watches, to say what failed
+        raise
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        where = error.filename or f"in {sys.argv[1]}"
+        raise UserError(
+            f"cannot write {where}: {error.strerror}; make room, then the same command continues"
+        ) from error
+    finally:
+        stops.ignore()
 
 
-def train(run: Run) -> None:
-    """Train, or continue, until the run's last update. Raises UserError for what the user can mend."""
-    finished = run.folder / "trained"
-    if finished.exists():
+def work(run: Run, halves: Sequence[str], ranks: Ranks, stops: Stops) -> None:
+    if "train" in halves and run.gpus > 1 and not ranks.several:
+        sys.exit(start(run.gpus, [sys.executable, "-m", "memtrans.worker", str(run.folder), *sys.argv[2:]]))
+    if ranks.rank:
+        if "train" in halves and join(ranks):
+            train(run, ranks, stops)
         return
-    import memtrans_fairseq.cli
-    from memtrans_fairseq.compat import UnsafeCheckpoint
-    from memtrans_fairseq.variants import SettingError
-
-    _check_device(run)
-    arguments = [*train_arguments(run), *_loading_flags()]
-    check_options(run, arguments)
-    write_text(run.folder / "command.txt", shlex.join(["memtrans-fairseq", "train", *arguments]) + "\n")
-    try:
-        if not _has_last_update(run):
-            memtrans_fairseq.cli.main(["train", *arguments, *_wandb_flags(run)])
-    except (SettingError, UnsafeCheckpoint) as error:
-        raise UserError(str(error)) from error
-    write_text(finished, "")
-
-
-def check_options(run: Run, arguments: list[str]) -> None:
-    """Refuse a key of `model` or `train` that is no option of fairseq for this model. Raises UserError."""
-    from fairseq import options
-
-    parser = options.get_training_parser()
-    options.parse_args_and_arch(parser, arguments, parse_known=True)  # adds the options of the model and the rest
-    known = {flag.removeprefix("--").replace("-", "_") for flag in parser._option_string_actions}
-    for group in ("model", "train"):
-        for key in run.identity[group]:
-            if key not in known | {"precision"}:
-                arch, near = run.identity["arch"], get_close_matches(key, known)
-                hint = did_you_mean(key, near) if near else f"see memtrans-fairseq train --arch {arch} --help"
-                raise UserError(f"{group}.{key}: fairseq has no such option for {arch}; {hint}")
+    with locked(run.folder / "lock", run.name):
+        if run.record() is not None:  # another process has just finished it
+            if "train" in halves:
+                join(ranks)
+            return
+        with tracked(run) as metrics:
+            _note_commit(run)
+            if "train" in halves and join(ranks, ready(run)):
+                train(run, ranks, stops)
+            if "evaluate" in halves:
+                record = evaluate(run)
+                metrics.scores(record)
+                record.save(run.results / "records")
 
 
-def _has_last_update(run: Run) -> bool:
-    """Whether a killed run had saved its last update already: fairseq would begin anew with one update too many."""
-    from fairseq.checkpoint_utils import load_checkpoint_to_cpu
-
-    last, end = run.checkpoints / "checkpoint_last.pt", run.identity["train"]["max_update"]
-    if not end or not last.exists():
-        return False
-    return load_checkpoint_to_cpu(str(last))["optimizer_history"][-1]["num_updates"] >= end
-
-
-def _loading_flags() -> list[str]:
-    """A process that puts batches together serves a GPU. A CPU gains nothing from it, and waits for it to end.
-
-    (Python now and then collects a data loader after its process, whose end torch then awaits for 5 seconds in vain.)
-    """
-    import torch
-
-    return ["--num-workers", "1" if torch.cuda.is_available() else "0"]
-
-
-def _wandb_flags(run: Run) -> list[str]:
-    """Begin the run at W&B, or continue it under the same id; fairseq logs to it. A failure there costs no run."""
-    if not run.tracking["wandb"]:
-        return []
-    import wandb
-
-    project = run.tracking["wandb_project"]
-    try:
-        wandb.init(
-            project=project,
-            id=run.hash,
-            name=run.name,
-            dir=run.folder,
-            mode=run.tracking["wandb"],
-            resume="allow",
-            allow_val_change=True,
-            settings=wandb.Settings(silent=True),
-        )
-    except Exception as error:  # whatever it is, the run matters more
-        print(f"not logged to W&B: {error}", flush=True)
-        return []
-    return ["--wandb-project", project]
-
-
-def _check_device(run: Run) -> None:
-    import torch
-
-    precision = run.identity["train"]["precision"]
-    if precision != "fp32" and not torch.cuda.is_available():
-        raise UserError(f"train.precision={precision} needs a GPU, and there is none here: add train.precision=fp32")
+def _arguments(arguments: Sequence[str]) -> tuple[Run, tuple[str, ...]]:
+    match arguments:
+        case [folder]:
+            return Run.read(Path(folder)), HALVES
+        case [folder, half] if half in HALVES:
+            return Run.read(Path(folder)), (half,)
+    raise UserError(f"{' '.join(arguments) or 'no arguments'}: expected runs/<hash> [{'|'.join(HALVES)}]")
 
 
 def evaluate(run: Run) -> Record:
-    """Score what the protocol names; the record of the run."""
+    """Score what the protocol names; the record of the run. Raises UserError if it is not trained."""
+    if not (run.folder / "trained").exists():
+        raise UserError(f"{run.name} is not trained yet: python -m memtrans.worker {run.folder} train")
     from memtrans import evaluation
 
     protocol = run.identity["protocol"]
@@ -138,13 +104,14 @@ def evaluate(run: Run) -> Record:
 
 
 def _record(run: Run, model: Any, scores: list[Score]) -> Record:
+    from fairseq import utils
     from fairseq.checkpoint_utils import load_checkpoint_to_cpu
 
     identity = run.identity
     manifest = json.loads((run.data / "manifest.json").read_text())
     state = load_checkpoint_to_cpu(str(run.checkpoints / "checkpoint_last.pt"))["extra_state"]
-    # meters of the whole training, which fairseq saves and restores with every checkpoint
-    meters = {name: meter for _, name, _, meter in state["metrics"]["default"]}
+    # meters of the whole training, which fairseq saves and restores with every checkpoint; of several ranks, tensors
+    meters = {name: utils.apply_to_sample(float, meter) for _, name, _, meter in state["metrics"]["default"]}
     return Record(
         schema=SCHEMA,
         run=run.hash,
@@ -162,7 +129,7 @@ def _record(run: Run, model: Any, scores: list[Score]) -> Record:
         config=identity,
         commit=(run.folder / "commit").read_text(),
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
-        hardware=_hardware(),
+        hardware=_hardware(int((run.folder / "trained").read_text() or 1)),
         versions={"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
         parameters=sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad),
         updates=int(meters["wpb"]["count"]),
@@ -175,13 +142,13 @@ def _record(run: Run, model: Any, scores: list[Score]) -> Record:
     )
 
 
-def _hardware() -> Hardware:
+def _hardware(processes: int) -> Hardware:
     import torch
 
     gpus = torch.cuda.device_count()
     return Hardware(
         device=torch.cuda.get_device_name(0) if gpus else "cpu",
-        devices=max(gpus, 1),
+        devices=processes,
         cpu=_cpu_model(),
         cpus=len(os.sched_getaffinity(0)),
         runs_per_device=int(os.environ.get("MEMTRANS_RUNS_PER_DEVICE", 1)),

@@ -27,6 +27,11 @@ def read_stream(prefix: str) -> np.ndarray:
     return np.memmap(data_file_path(prefix), mode="r", dtype=index.dtype)
 
 
+def part_of(rows: int, number: int, parts: int) -> slice:
+    """Which of `rows` rows are one of `parts` parts."""
+    return slice(rows * number // parts, rows * (number + 1) // parts)
+
+
 class StreamDataset(FairseqDataset):
     """A stream in `rows` rows and segments of `length` tokens. An item is a whole batch, one segment of every row.
 
@@ -40,6 +45,13 @@ class StreamDataset(FairseqDataset):
         self.tokens, self.rows, self.length, self.eos, self.pad = tokens, rows, length, eos, pad
         self.shard, self.shards = shard, shards
         self.row_length = -(-len(tokens) // (rows * shards))
+        self.mine = (0, 1)  # which part of the rows is read, of how many
+
+    def part(self, number: int, parts: int) -> "StreamDataset":
+        """One of several parts of the rows, as even as can be: what one of the processes reads that share a batch."""
+        dataset = self.cut(self.rows, self.shard, self.shards)
+        dataset.mine = (number, parts)
+        return dataset
 
     def cut(self, rows: int, shard: int = 0, shards: int = 1) -> "StreamDataset":
         """The same stream in another number of rows."""
@@ -53,7 +65,8 @@ class StreamDataset(FairseqDataset):
             raise IndexError(f"segment {index} of {len(self)}")
         start = index * self.length
         within = np.arange(start, min(start + self.length, self.row_length))
-        first = (self.shard * self.rows + np.arange(self.rows)) * self.row_length
+        mine = np.arange(self.rows)[part_of(self.rows, *self.mine)]
+        first = (self.shard * self.rows + mine) * self.row_length
         place = first[:, np.newaxis] + within  # B x T
         real = place < len(self.tokens)
         target = np.where(real, self.tokens[np.where(real, place, 0)], self.pad).astype(np.int64)
@@ -63,13 +76,14 @@ class StreamDataset(FairseqDataset):
             "id": torch.tensor([index]),
             # the same as plain numbers, and of which rows and segments
             "place": (index, self.rows, self.shard, self.shards, self.length),
+            "part": self.mine,
             "net_input": {
                 "src_tokens": torch.from_numpy(before),
                 "src_lengths": torch.from_numpy(real.sum(axis=1)),
             },
             "target": torch.from_numpy(target),
             "ntokens": int(real.sum()),
-            "nsentences": self.rows,
+            "nsentences": len(mine),
         }
 
     def collater(self, samples: list[dict[str, Any]]) -> dict[str, Any]:

@@ -3,8 +3,12 @@
 Further overrides apply to every row (`corpus=multi30k size=iwslt train.lr=1e-3`); `seeds=[1,2]` takes other seeds than
 the sweep's; `plan=true` only says what there is to do and what it will cost. Failed rows do not stop the others; they
 are listed at the end, and the same command tries them again.
+
+With `launcher=slurm` the rows become jobs, and the command ends when they are submitted. Called again, it submits those
+that have neither a record nor a job, and shows the table when all have a record.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
@@ -14,6 +18,7 @@ from memtrans.configuration import CONFIGS, command
 from memtrans.errors import UserError
 from memtrans.planning import show_plan
 from memtrans.progress import say
+from memtrans.runs import Run
 from memtrans.sweeping import beyond_limits, plan_runs, plan_sweep, run_missing
 from memtrans.sweeps_spec import load_sweeps
 from memtrans.tables.show import write_and_show
@@ -24,29 +29,40 @@ def main(config: DictConfig) -> None:
     if "sweep" not in config:
         raise UserError("which table? Give sweep=NAME, for example sweep=demo; see configs/sweep")
     sweep = load_sweeps(CONFIGS)[config.sweep.name]
-    configs, refused = plan_sweep(sweep, config.seeds or sweep.seeds, HydraConfig.get().overrides.task)
+    overrides = HydraConfig.get().overrides.task
+    configs, refused = plan_sweep(sweep, config.seeds or sweep.seeds, overrides)
     for label, reason in refused.items():
         say(f"{label}: left out: {reason}")
+    runs: list[Run] = []
     if config.plan:
         own = (configs[0].corpus.name, configs[0].size.name) == (sweep.corpus, sweep.size)
         show_plan(sweep.title if own else f"the rows of {sweep.name}", configs, config.jobs)
-        _tell(refused)
-        return
-    runs = plan_runs(configs)
-    failures = run_missing(runs, config.jobs, configs[0].size.runs_per_gpu)
-    write_and_show(Path(config.paths.results), CONFIGS)
-    if failures:
-        listed = "; ".join(f"{failure.run.name}: {failure.reason} (log: {failure.run.log})" for failure in failures)
-        raise UserError(f"{len(failures)} of {len(runs)} runs failed, the same command tries them again. {listed}")
-    _tell(refused)
+    elif config.launcher.name == "slurm" and config.launcher.prepare == "job":
+        from memtrans.cluster.submit import submit_command
+
+        again = [override for override in overrides if not override.startswith("launcher.prepare=")]
+        submit_command("scripts.sweep", [*again, "launcher.prepare=here"], config)
+    else:
+        runs = plan_runs(configs)
+        _do(runs, config, configs[0].size.runs_per_gpu)
+    if refused:
+        listed = "; ".join(f"{label}: {reason}" for label, reason in refused.items())
+        raise UserError(f"rows that were left out, as their settings cannot work: {listed}")
     if broken := beyond_limits(sweep, runs):
         raise UserError(f"something is broken: {'; '.join(broken)}")
 
 
-def _tell(refused: dict[str, str]) -> None:
-    if refused:
-        listed = "; ".join(f"{label}: {reason}" for label, reason in refused.items())
-        raise UserError(f"rows that were left out, as their settings cannot work: {listed}")
+def _do(runs: Sequence[Run], config: DictConfig, runs_per_gpu: int) -> None:
+    if config.launcher.name == "slurm" and any(run.record() is None for run in runs):
+        from memtrans.cluster.submit import submit
+
+        submit(runs, config.launcher)
+        return
+    failures = run_missing(runs, config.jobs, runs_per_gpu)
+    write_and_show(Path(config.paths.results), CONFIGS)
+    if failures:
+        listed = "; ".join(f"{failure.run.name}: {failure.reason} (log: {failure.run.log})" for failure in failures)
+        raise UserError(f"{len(failures)} of {len(runs)} runs failed, the same command tries them again. {listed}")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,12 @@
 """Train and score one run: `python -m scripts.train corpus=multi30k size=iwslt variant=mem_transformer seed=1`.
 
 The same command continues a run that was stopped, and only shows the result of one that has finished. With `-m`,
-Hydra's multirun: `python -m scripts.train -m variant=transformer,mem_transformer seed=1,2,3`.
+Hydra's multirun: `python -m scripts.train -m variant=transformer,mem_transformer seed=1,2,3`. With `launcher=slurm` the
+run is submitted as jobs; with `-m launcher=slurm` Hydra submits an array, and waits for it.
 """
 
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from memtrans.configuration import command
@@ -17,6 +20,14 @@ def main(config: DictConfig) -> None:
         if config.get(setting):
             raise UserError(f"{setting}: a setting of scripts.sweep, which runs tables; scripts.train makes one run")
     (run,) = plan_runs([config])
+    if config.launcher.name == "slurm" and run.record() is None:
+        if HydraConfig.get().mode != RunMode.MULTIRUN:
+            from memtrans.cluster.submit import submit
+
+            submit([run], config.launcher)
+            return
+        if config.launcher.nodes > 1:
+            raise UserError(f"launcher.nodes={config.launcher.nodes}: with -m a run is on one node; use scripts.sweep")
     if failures := run_missing([run], jobs=1, runs_per_gpu=1):
         raise UserError(f"{run.name} failed: {failures[0].reason} (log: {run.log})")
     record = run.record()

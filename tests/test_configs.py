@@ -18,7 +18,7 @@ from memtrans.corpora import Prepared
 from memtrans.errors import UserError
 from memtrans.jobs import JOBS, task_of
 from memtrans.runs import PRECISIONS, Run, plan_run, train_arguments
-from memtrans.worker import check_options
+from memtrans.training import check_options
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -48,7 +48,7 @@ def planned(*overrides: str, task: str = "translation") -> Run:
     return plan_run(compose(["corpus=demo", *overrides]), Prepared(Path("prepared"), MANIFESTS[task]))
 
 
-GROUPS = ("corpus", "size", "variant", "protocol", "sweep")
+GROUPS = ("corpus", "size", "variant", "protocol", "sweep", "launcher")
 
 
 @pytest.mark.parametrize("choice", [f"{group}={name}" for group in GROUPS for name in names(group)])

@@ -10,30 +10,13 @@ from memtrans_fairseq.compat import FAIRSEQ
 
 import pytest
 import yaml
+from hidden import hide
 
 from memtrans import doctor
+from memtrans.mounts import mount_of, trouble_with_locks
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 COMMIT = {"MEMTRANS_COMMIT": "0123456789ab", "CUDA_VISIBLE_DEVICES": "", "MEMTRANS_MIRROR": ""}
-SITE = """
-import importlib.metadata, sys
-hidden, versions = {hidden!r}, {versions!r}
-
-class Hide:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in hidden.values():
-            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
-
-original = importlib.metadata.version
-
-def version(name):
-    if name in hidden:
-        raise importlib.metadata.PackageNotFoundError(name)
-    return versions.get(name) or original(name)
-
-sys.meta_path.insert(0, Hide())
-importlib.metadata.version = version
-"""
 
 
 @pytest.fixture
@@ -41,12 +24,10 @@ def examine(tmp_path):
     """Run the doctor with packages hidden, {distribution: module}, and others of another version."""
 
     def run(hidden: dict[str, str] | None = None, versions: dict[str, str] | None = None, **environment: str):
-        (tmp_path / "sitecustomize.py").write_text(SITE.format(hidden=hidden or {}, versions=versions or {}))
-        path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
         ran = subprocess.run(
             [sys.executable, "-m", "scripts.doctor"],
             cwd=REPOSITORY,
-            env=os.environ | COMMIT | {"PYTHONPATH": path} | environment,
+            env=os.environ | COMMIT | hide(tmp_path, hidden or {}, versions) | environment,
             capture_output=True,
             text=True,
             timeout=100,
@@ -149,6 +130,69 @@ def test_a_gpu_that_torch_does_not_see(examine, tmp_path):
         r"note     torch sees no GPU.*\n +to mend it: (install torch built for|update the NVIDIA)", ran.stdout
     )
     assert "CUDA MPS is" in ran.stdout
+
+
+def test_slurm_and_its_partitions(monkeypatch, tmp_path):
+    sinfo = tmp_path / "sinfo"
+    monkeypatch.setenv("PATH", str(tmp_path))
+    (found,) = doctor.slurm()
+    assert (found.state, found.what[:13]) == ("ok", "no Slurm here")
+    sinfo.write_text("#!/bin/sh\necho 'gpu (3 nodes, up)'\necho 'cpu (1 nodes, down)'\n")
+    sinfo.chmod(0o755)
+    (found,) = doctor.slurm()
+    assert (found.state, found.what) == ("ok", "Slurm answers: gpu (3 nodes, up), cpu (1 nodes, down)")
+    sinfo.write_text("#!/bin/sh\necho 'slurm_load_partitions: Unable to contact slurm controller' >&2\nexit 1\n")
+    (found,) = doctor.slurm()
+    assert found.state == "note"
+    assert found.what == "Slurm does not answer: slurm_load_partitions: Unable to contact slurm controller"
+
+
+def test_locks_that_work():
+    assert [re.sub(r"on \w+", "on it", found.what) for found in doctor.locks()] == [
+        "locks work in data/, on it",
+        "locks work in runs/, on it",
+    ]
+
+
+def test_locks_that_are_not_honoured(tmp_path):
+    (tmp_path / "fcntl.py").write_text("LOCK_EX = LOCK_NB = 0\nflock = lambda *_: None\n")
+    found = mounts_in_a_process_with(tmp_path)
+    assert found == "two processes got the same one"
+    (tmp_path / "fcntl.py").write_text("LOCK_EX = LOCK_NB = 0\ndef flock(*_): raise OSError(37, '')\n")
+    assert mounts_in_a_process_with(tmp_path) == "there are none: No locks available"
+
+
+def mounts_in_a_process_with(folder: Path) -> str:
+    """What is found in a process whose modules come from `folder` first."""
+    program = "import sys; from memtrans.mounts import *; print(trouble_with_locks(Path(sys.argv[1])))"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(folder), str(REPOSITORY)])}
+    ran = subprocess.run(
+        [sys.executable, "-c", program, str(folder)], cwd=REPOSITORY, env=environment, capture_output=True, text=True
+    )
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout.strip()
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "trouble"),
+    [
+        ("nfs4", "rw,vers=4.2,local_lock=none", ""),
+        ("nfs", "rw,vers=3,local_lock=all", "they hold on this host only: local_lock=all"),
+        ("nfs", "rw,nolock", "they hold on this host only: nolock"),
+        ("lustre", "rw,flock", ""),
+        ("lustre", "rw,localflock", "they hold on this host only: localflock"),
+        ("fuse.sshfs", "rw", "they hold on this host only: fuse.sshfs"),
+    ],
+)
+def test_mounts_whose_locks_hold_on_one_host(tmp_path, kind, options, trouble):
+    folder = tmp_path / "with space"
+    (folder / "data").mkdir(parents=True)
+    point = str(folder).replace(" ", r"\040")
+    mounts = "1 0 8:1 / / rw - ext4 /dev/a rw\n"
+    mounts += f"2 1 0:9 /export {point} rw,noatime shared:1 - {kind} host:/export {options}\n"
+    assert mount_of(folder / "data", mounts)[0] == kind
+    assert mount_of(tmp_path, mounts)[0] == "ext4"
+    assert trouble_with_locks(folder / "data", mounts) == trouble
 
 
 def test_its_own_constant_is_the_plugins():

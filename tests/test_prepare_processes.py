@@ -1,5 +1,6 @@
 """Real processes: killed with SIGKILL in the middle of each step, started twice at once, and the command itself."""
 
+import json
 import os
 import signal
 import subprocess
@@ -26,24 +27,24 @@ TOYS = {"wmt14_deen": (toy_wmt, wmt_files()), "wikitext2": (toy_wikitext, wikite
 # what is on disk while a step is under way; the process is killed as soon as it sees one of them
 MOMENTS = {
     "wmt14_deen": {
-        "download": "downloads/wmt14_deen/*.part",
+        "download": "downloads/wmt14_deen/*.part*",
         "first download done": "downloads/wmt14_deen/*.tgz",
-        "extraction": "prepared/*/raw/*.tmp",
-        "cleaning": "prepared/*/text.tmp/train.de",
+        "extraction": "prepared/*/raw*/*.tmp",
+        "cleaning": "prepared/*/text@*.tmp/train.de",
         "cleaned": "prepared/*/text",
         "vocabulary written": "prepared/*/spm.vocab",
         "vocabulary done": "prepared/*/spm.model",
-        "binarising": "prepared/*/bin.tmp/*.idx",
+        "binarising": "prepared/*/bin@*.tmp/*.idx",
         "binarised": "prepared/*/bin",
     },
     "wikitext2": {
-        "download": "downloads/wikitext2/*.part",
+        "download": "downloads/wikitext2/*.part*",
         "download done": "downloads/wikitext2/*.zip",
-        "extraction": "prepared/*/raw/*.tmp",
-        "reading": "prepared/*/text.tmp/valid.txt",
+        "extraction": "prepared/*/raw*/*.tmp",
+        "reading": "prepared/*/text@*.tmp/valid.txt",
         "read": "prepared/*/text",
         "vocabulary done": "prepared/*/dict.txt",
-        "binarising": "prepared/*/bin.tmp/*.bin",
+        "binarising": "prepared/*/bin@*.tmp/*.bin",
         "binarised": "prepared/*/bin",
     },
 }
@@ -55,12 +56,36 @@ from omegaconf import OmegaConf
 from memtrans.corpora import prepare
 prepare(OmegaConf.load(sys.argv[1]), Path(sys.argv[2]))
 """
+NO_LOCKS = "import fcntl\nfcntl.flock = lambda *_: None\n"  # as on a file system that does not honour them
+READER = """
+import hashlib, json, sys, time
+from pathlib import Path
+data, expected = Path(sys.argv[1]), json.loads(sys.argv[2])  # sha256 by path
+looks = 0
+print("reading", flush=True)
+while not list(data.glob("prepared/*/manifest.json")):
+    looks += 1
+    time.sleep(0.02)
+    for folder in [*data.glob("downloads/*"), *data.glob("prepared/*")]:
+        for path in [folder, *folder.glob("text/*"), *folder.glob("bin/*"), *folder.glob("*")]:
+            name = str(path.relative_to(data))
+            if name in expected and path.is_file():
+                assert hashlib.sha256(path.read_bytes()).hexdigest() == expected[name], f"half of {name}"
+        for whole in ("text", "bin"):
+            if (folder / whole).exists():
+                names = {name for name in expected if name.startswith(f"{(folder / whole).relative_to(data)}/")}
+                assert names == {str(path.relative_to(data)) for path in (folder / whole).rglob("*")}, whole
+found = {str(path.relative_to(data)) for path in data.glob("prepared/*/*") if path.name in ("text", "bin")}
+assert len(found) == 2, "the manifest was not last"
+print(looks)
+"""
 
 
-def start(config: Path, data: Path) -> subprocess.Popen:
+def start(config: Path, data: Path, program: str = PROGRAM, *further: Path) -> subprocess.Popen:
     environment = {key: value for key, value in os.environ.items() if key != "MEMTRANS_MIRROR"}
-    environment |= {"PYTHONPATH": os.pathsep.join([str(REPOSITORY), *sys.path]), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", PROGRAM, str(config), str(data)]
+    path = [*map(str, further), str(REPOSITORY), *sys.path]
+    environment |= {"PYTHONPATH": os.pathsep.join(path), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", program, str(config), str(data)]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -145,6 +170,46 @@ def test_two_processes_at_once(tmp_path, toys):
     asked = [name for name, _ in server.asked]
     assert len(asked) == len(set(asked))
     assert outcome(tmp_path) == expected
+
+
+@pytest.mark.slow
+def test_many_readers_see_nothing_that_is_not_whole(tmp_path, toys):
+    """They look while it is downloaded and prepared, by a process that is killed once on the way."""
+    server, config, expected = toys["wikitext2"]
+    server.pause = 0.02
+    readers = [
+        subprocess.Popen(
+            [sys.executable, "-c", READER, str(tmp_path), json.dumps(expected)], stdout=subprocess.PIPE, text=True
+        )
+        for _ in range(6)
+    ]
+    for reader in readers:
+        assert reader.stdout.readline() == "reading\n"
+    writer = start(config, tmp_path)
+    while not list(tmp_path.glob("prepared/*/bin@*.tmp")) and writer.poll() is None:
+        time.sleep(0.0005)
+    writer.kill()
+    writer.communicate()
+    server.pause = 0.0
+    finish(start(config, tmp_path))
+    looks = [int(reader.communicate(timeout=60)[0]) for reader in readers]
+    assert [reader.returncode for reader in readers] == [0] * len(readers)
+    assert min(looks) > 20
+
+
+@pytest.mark.slow
+def test_where_locks_are_not_honoured_the_work_is_done_twice_but_right(tmp_path, toys):
+    server, config, expected = toys["wmt14_deen"]
+    (tmp_path / "sitecustomize.py").write_text(NO_LOCKS)
+    server.asked.clear()
+    server.pause = 0.01
+    processes = [start(config, tmp_path / "data", PROGRAM, tmp_path) for _ in range(3)]
+    said = [finish(process) for process in processes]
+    server.pause = 0.0
+    assert not any("waiting" in text for text in said)
+    asked = [name for name, _ in server.asked]
+    assert len(asked) > len(set(asked)), "nothing was done twice: this shows nothing"
+    assert outcome(tmp_path / "data") == expected
 
 
 @pytest.mark.slow

@@ -91,6 +91,7 @@ def test_the_same_config_has_the_same_hash_in_another_process():
 @pytest.mark.parametrize(
     "override",
     ["label=mine", "paths.data=/a", "paths.runs=/b", "paths.results=/c", "jobs=3", "sweep=demo"]
+    + ["launcher=slurm", "launcher.gpus=4", "launcher.accumulate=2"]
     + ["tracking.tensorboard=true", "tracking.wandb=offline", "tracking.wandb_project=p"],
 )
 def test_what_cannot_change_a_result_does_not_change_the_hash(override):
@@ -276,8 +277,9 @@ def test_as_many_checkpoints_are_kept_as_are_averaged():
 # what a log says
 
 
-def inner(**stats: object) -> str:
-    stats = {"epoch": 2, "update": 1.5, "loss": "7.9", "wps": "16676.8", "num_updates": "20"} | stats
+def inner(**given: object) -> str:
+    stats = {"epoch": 2, "update": 1.5, "loss": "7.9", "wps": "16676.8", "wpb": "1667.68", "num_updates": "20"}
+    stats |= given
     return f"2026-01-01 00:00:00 | INFO | train_inner | {json.dumps(stats)}\n"
 
 
@@ -289,6 +291,8 @@ def test_progress_is_the_newest_whole_line(tmp_path):
     assert progress is not None
     assert progress.fraction == 0.75
     assert progress.text == "epoch 2, update 30, loss 7.9, 16,677 tokens/s"
+    assert (progress.epoch, progress.update, progress.loss, progress.tokens_per_second) == (2, 30, 7.9, 16676.8)
+    assert progress.seconds_left == pytest.approx(1.0)  # 10 of 40 updates, 10 a second
     assert read_progress(log, {"max_update": 31, "max_epoch": 30}).fraction == pytest.approx(30 / 31)
     for line in ("translating test", "scoring test, xl_eval"):
         with log.open("a") as file:

@@ -5,13 +5,15 @@ broke off, also in a later process and from another URL.
 """
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import requests
 
 from memtrans.errors import UserError
-from memtrans.files import checksum
+from memtrans.files import abandoned, adopt, checksum
 from memtrans.locks import locked
 from memtrans.progress import say, transfer
 
@@ -63,7 +65,8 @@ def at_hand(remote: Remote, downloads: Path) -> Path | None:
 
 def missing_bytes(remote: Remote, downloads: Path) -> int:
     """What a download would still bring, after what had arrived of a broken one."""
-    return max(remote.bytes - _size(downloads / f"{remote.name}.part"), 0)
+    part = downloads / f"{remote.name}.part"
+    return max(remote.bytes - max(map(_size, [part, *abandoned(part)])), 0)
 
 
 def fetch(remote: Remote, downloads: Path) -> Path:
@@ -76,21 +79,32 @@ def fetch(remote: Remote, downloads: Path) -> Path:
     with locked(downloads / f".{remote.name}.lock", f"the download of {remote.name}"):
         if path := at_hand(remote, downloads):
             return path
-        part = downloads / f"{remote.name}.part"
-        reasons = []
-        for url in remote.urls:
-            try:
-                _download_verified(url, part, remote)
-            except (requests.RequestException, _Mismatch) as error:
-                reasons.append(f"{url}: {_brief(error)}")
-                say(f"cannot use {reasons[-1]}")
-                continue
-            except OSError as error:
-                raise UserError(f"cannot write {part}: {error.strerror}; then run again") from error
-            os.replace(part, target)
-            return target
+        with _part(downloads / f"{remote.name}.part") as part:
+            reasons = []
+            for url in remote.urls:
+                try:
+                    _download_verified(url, part, remote)
+                except (requests.RequestException, _Mismatch) as error:
+                    reasons.append(f"{url}: {_brief(error)}")
+                    say(f"cannot use {reasons[-1]}")
+                    continue
+                except OSError as error:
+                    raise UserError(f"cannot write {part}: {error.strerror}; then run again") from error
+                os.replace(part, target)
+                return target
     advice = f"try again later, or put the file into {downloads} or the folder that {MIRROR} names"
     raise UserError(f"cannot fetch {remote.name} ({'; '.join(reasons) or 'it has no URL'}); {advice}")
+
+
+@contextmanager
+def _part(name: Path) -> Iterator[Path]:
+    """What there is of a broken download, for this process alone; what is left of it afterwards is again `name`."""
+    part = adopt(name)
+    try:
+        yield part
+    finally:
+        if part.exists():
+            os.replace(part, name)
 
 
 def _mirrored(remote: Remote) -> list[Path]:

@@ -23,7 +23,7 @@ from memtrans.corpora.language_modeling import LanguageModeling
 from memtrans.corpora.task import Task
 from memtrans.corpora.translation import Translation
 from memtrans.errors import UserError, did_you_mean
-from memtrans.files import new_folder, write_json
+from memtrans.files import abandoned, adopt, new_folder, private, write_json
 from memtrans.locks import locked
 from memtrans.progress import say
 
@@ -128,7 +128,7 @@ def _build(task: Task, fingerprint: str, folder: Path, downloads: Path, workers:
     try:
         report = _run_steps(task, folder, downloads, workers)
     except UserError:
-        shutil.rmtree(folder / "raw", ignore_errors=True)
+        shutil.rmtree(private(folder / "raw"), ignore_errors=True)
         if not any(folder.iterdir()):
             folder.rmdir()
         raise
@@ -150,8 +150,9 @@ def _run_steps(task: Task, folder: Path, downloads: Path, workers: int) -> dict[
     """Run each step whose output is not there yet, and return the report of the first."""
     text = folder / "text"
     if not text.exists():
-        _write_text(task, downloads, folder / "raw", text)
-    shutil.rmtree(folder / "raw", ignore_errors=True)
+        _write_text(task, downloads, adopt(folder / "raw"), text)
+    for raw in (private(folder / "raw"), *abandoned(folder / "raw")):
+        shutil.rmtree(raw, ignore_errors=True)
     report = json.loads((text / "report.json").read_text(encoding="utf-8"))
     if not (folder / task.vocabulary_file).exists():
         task.train_vocabulary(folder, report["splits"])

@@ -32,6 +32,8 @@ def check(values: Mapping[str, Any]) -> None:
     train, protocol = values["train"], values["protocol"]
     for key in ("tokens_per_sample", "batch_size"):
         _whole(f"train.{key}", train[key])
+    if (parts := (values.get("launcher") or {}).get("accumulate") or 1) != 1:
+        raise UserError(f"launcher.accumulate={parts}: rows of a language model carry state and are not taken in parts")
     ways = protocol["perplexity"]
     if not isinstance(ways, Sequence) or isinstance(ways, str) or not ways:
         raise UserError(f"protocol.perplexity={ways}: expected a list such as [{','.join(WAYS)}]")

@@ -1,5 +1,6 @@
 """Cures of what fairseq writes into checkpoints, how it reads them, and what a continued training takes from them."""
 
+import contextlib
 import functools
 import os
 import pickle
@@ -90,6 +91,38 @@ def whole_checkpoint_copies() -> None:
             return True
 
     checkpoint_utils.PathManager = WholeCopies
+
+
+@functools.cache
+def full_disks_are_named() -> None:
+    """Symptom: where a disk or a quota is full, saving ends in "[enforce fail at inline_container.cc] unexpected pos".
+
+    In fairseq 0.12.2 with any torch: it writes three times into the same file, logs that, raises it or an error without
+    a file's name, and leaves what it wrote. A network file system may tell of a full disk only after the file has been
+    renamed. Scope: fairseq's saving. The system's own error is raised, an OSError with the file's name, nothing is left
+    behind, and the checkpoint of before stays as it was.
+    """
+    import torch
+    from fairseq import checkpoint_utils
+
+    @functools.wraps(checkpoint_utils.torch_persistent_save)
+    def save(obj: Any, filename: str, async_write: bool = False) -> None:
+        temporary = f"{filename}.tmp"
+        try:
+            with open(temporary, "wb") as file:
+                torch.save(obj, file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, filename)
+        except (OSError, RuntimeError) as error:
+            with contextlib.suppress(OSError):
+                os.remove(temporary)
+            cause = error if isinstance(error, OSError) else error.__context__
+            if isinstance(cause, OSError):
+                raise OSError(cause.errno, cause.strerror, filename) from None
+            raise
+
+    checkpoint_utils.torch_persistent_save = save
 
 
 @functools.cache

@@ -16,6 +16,7 @@ def no_cudnn_attention() -> None:
 
 
 KNOWN_WARNINGS = (
+    r"Distributed is already initialized",
     r"`torch\.cuda\.amp\.(autocast|GradScaler)\(args\.\.\.\)` is deprecated",
     r"Support for mismatched key_padding_mask and attn_mask is deprecated",
     r"amp_C fused kernels unavailable",

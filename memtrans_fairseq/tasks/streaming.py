@@ -2,7 +2,8 @@
 
 The state is reset where a stream begins, in every epoch and validation, and nowhere else. It is part of a checkpoint,
 so a training that goes on in the middle of an epoch goes on exactly, as far as fairseq's does (in bf16 it does not).
-With several GPUs the checkpoint holds the state of the first. The others come near theirs again by reading earlier
+Processes that share a batch (`sharing`) put the states of all rows into it, so their number may change. In fairseq's
+own way, with a batch for each, it holds the state of the first. The others come near theirs again by reading earlier
 segments once more without learning: as many as the cache reaches back through all layers, ten for carried memory.
 """
 
@@ -19,7 +20,7 @@ from fairseq.tasks import FairseqTask, register_task
 from omegaconf import II
 from torch.utils._pytree import tree_map
 
-from ..streaming import StreamDataset, read_stream
+from ..streaming import StreamDataset, part_of, read_stream
 from ..variants import SettingError
 
 
@@ -35,6 +36,8 @@ class StreamingOptions(FairseqDataclass):
 
 @register_task("streaming_language_modeling", dataclass=StreamingOptions)
 class StreamingLanguageModelingTask(FairseqTask):
+    shares_rows = False  # whether `--batch-size` counts the rows of all processes together: see `sharing`
+
     def __init__(self, cfg: StreamingOptions, dictionary: Dictionary) -> None:
         super().__init__(cfg)
         self.dictionary = dictionary
@@ -70,15 +73,19 @@ class StreamingLanguageModelingTask(FairseqTask):
         data_buffer_size: int = 0,
         **_: Any,
     ) -> iterators.EpochBatchIterator:
-        """`max_sentences` is the number of rows of each shard. Order is the text's: nothing is shuffled."""
+        """`max_sentences` is the number of rows of each shard, or of all. Order is the text's: nothing is shuffled."""
         if not max_sentences:
             raise SettingError("how many rows are read side by side? Set --batch-size, not --max-tokens")
-        rows = dataset.cut(max_sentences, shard_id, num_shards)
-        if rows.row_length < 1 or len(rows.tokens) < max_sentences * num_shards:
+        if self.shares_rows and num_shards > max_sentences:
+            raise SettingError(f"{num_shards} processes share {max_sentences} rows: give each at least one")
+        rows = dataset.cut(max_sentences, *((0, 1) if self.shares_rows else (shard_id, num_shards)))
+        count = max_sentences * rows.shards
+        if rows.row_length < 1 or len(rows.tokens) < count:
             raise SettingError(
-                f"{max_sentences * num_shards} rows of a text of {len(rows.tokens)} tokens: lower --batch-size, or, if "
+                f"{count} rows of a text of {len(rows.tokens)} tokens: lower --batch-size, or, if "
                 "it is a text to validate on, --batch-size-valid"
             )
+        rows = rows.part(shard_id, num_shards) if self.shares_rows else rows
         return iterators.EpochBatchIterator(
             dataset=rows,
             collate_fn=rows.collater,
@@ -112,18 +119,20 @@ class StreamingLanguageModelingTask(FairseqTask):
         kept = self.carried.pop(stage, None)
         if kept and kept["of"] == (segment, *rows):  # once more: in half precision, after an overflow
             return kept["before"]
+        if kept and kept.get("loaded"):  # the rows of all processes that share them
+            kept["state"] = _each(lambda rows: rows[part_of(len(rows), *sample["part"])], kept["state"])
         if kept and kept["of"] == (segment - 1, *rows):
             # a step that overflowed is skipped, and what it left is worth nothing
             usable = bool(kept["loss"].isfinite().all()) or kept.get("before") is None
             return move_to(kept["state"] if usable else kept["before"], device)
         if stage == "train" and segment and getattr(model, "carries", False):
-            return self._read_again(model, sample["place"], device)
+            return self._read_again(model, sample, device)
         return None
 
-    def _read_again(self, model: Any, place: tuple[int, ...], device: torch.device) -> Any:
+    def _read_again(self, model: Any, sample: dict[str, Any], device: torch.device) -> Any:
         """The state before a segment in the middle of the training text, without learning from what is read."""
-        segment, *rows, _ = place
-        data = self.datasets[self.cfg.train_subset].cut(*rows)
+        segment, *rows, _ = sample["place"]
+        data = self.datasets[self.cfg.train_subset].cut(*rows).part(*sample["part"])
         model.eval()  # a step in training goes back to training by itself
         state = None
         with torch.no_grad():
@@ -132,13 +141,26 @@ class StreamingLanguageModelingTask(FairseqTask):
                 state = model(source, state=state)[1]["state"]
         return state
 
+    def gather(self) -> None:
+        """Before the first process saves a checkpoint, bring together the states of the rows of all that share them."""
+        kept = self.carried.get("train")
+        if not self.shares_rows or kept is None:
+            return
+        first, ranks = torch.distributed.get_rank() == 0, torch.distributed.get_world_size()
+        states: list[Any] | None = [None] * ranks if first else None
+        torch.distributed.gather_object(move_to(kept["state"], torch.device("cpu")), states)
+        if states:
+            kept["whole"] = _each(lambda *parts: torch.cat(parts), *states)
+
     def state_dict(self) -> dict[str, Any]:
         kept = self.carried.get("train")
+        if kept and "whole" in kept:
+            kept = kept | {"state": kept["whole"]}
         return {"carried": kept and {key: kept[key] for key in ("of", "state", "loss")}}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         if state_dict.get("carried"):
-            self.carried["train"] = state_dict["carried"]
+            self.carried["train"] = state_dict["carried"] | {"loaded": True}
 
     def eval_lm_dataloader(self, *_: Any, **__: Any) -> Any:
         raise SettingError("eval-lm knows no streams: use validate, or the harness' scripts.evaluate")
@@ -146,4 +168,9 @@ class StreamingLanguageModelingTask(FairseqTask):
 
 def move_to(state: Any, device: torch.device) -> Any:
     """Nested containers with their tensors on `device`."""
-    return tree_map(lambda leaf: leaf.to(device) if isinstance(leaf, torch.Tensor) else leaf, state)
+    return _each(lambda tensor: tensor.to(device), state)
+
+
+def _each(function: Callable[..., torch.Tensor], *states: Any) -> Any:
+    """Nested containers with what a function makes of their tensors, which all have a row of the batch in each row."""
+    return tree_map(lambda *leaves: function(*leaves) if isinstance(leaves[0], torch.Tensor) else leaves[0], *states)

@@ -1,0 +1,290 @@
+"""Sweeps on a real Slurm, started here: taken away, broken, cancelled, repeated; nothing is lost or done twice."""
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from omegaconf import DictConfig
+from places import LASTING, REPOSITORY, Place, kill_group, wait_for
+from slurm import Slurm, missing, wait_until
+
+from memtrans.cluster.submit import submit
+from memtrans.configuration import compose
+from memtrans.errors import UserError
+from memtrans.runlog import read_progress
+from memtrans.runs import Run
+from memtrans.sweeping import plan_runs
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("slurm")]
+
+TINY = ("corpus=demo_lm", "size=lm_demo", "protocol=lm", "train.tokens_per_sample=16", "train.batch_size=4")
+TINY += tuple(f"corpus.sizes.{split}={documents}" for split, documents in (("train", 12), ("valid", 2), ("test", 2)))
+TINY += ("train.max_update=240", "train.warmup_updates=5", "train.save_interval_updates=40", "model.dropout=0.1")
+TINY += ("protocol.extra_splits=[]",)
+CLUSTER = ("launcher=slurm", "launcher.gpus=0", "launcher.cpus_per_task=1", "launcher.time_min=30")
+SWEEP = ("sweep=demo_lm", *CLUSTER)
+
+
+@pytest.fixture(scope="module")
+def slurm(tmp_path_factory) -> Iterator[Slurm]:
+    if reason := missing():
+        assert "CI" not in os.environ, reason
+        pytest.skip(reason)
+    cluster = Slurm(tmp_path_factory.mktemp("slurm"))
+    try:
+        cluster.start()
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in (cluster.environment | {"OMP_NUM_THREADS": "1"}).items():
+                patch.setenv(name, value)
+            patch.chdir(REPOSITORY)
+            yield cluster
+    finally:
+        cluster.stop()
+
+
+@pytest.fixture(scope="module")
+def local(slurm, tmp_path_factory) -> Place:
+    """The sweep on this machine, undisturbed: what all others must end in."""
+    folder = tmp_path_factory.mktemp("local")
+    place = Place(TINY, folder / "data", folder)
+    done = place.run("sweep", "sweep=demo_lm", "jobs=2")
+    assert len(place.records()) == 3, done.stderr
+    return place
+
+
+@pytest.fixture
+def place(local, tmp_path) -> Iterator[Place]:
+    """A place of its own with the prepared corpus; its jobs end with the test."""
+    place = Place(TINY, local.data, tmp_path)
+    yield place
+    place.run("cancel", "launcher=slurm")
+
+
+def status(place: Place, *overrides: str) -> dict[str, str]:
+    """What is shown of each run, by its name."""
+    done = place.run("status", *overrides)
+    assert done.returncode == 0, done.stderr
+    rows = (line.partition("  ") for line in done.stdout.splitlines()[:-1])
+    return {name: " ".join(text.split()) for name, _, text in rows}
+
+
+def lasting(place: Place) -> dict[str, dict]:
+    return {name: {key: record.get(key) for key in LASTING} for name, record in place.records().items()}
+
+
+def columns(place: Place) -> list[list[str]]:
+    """The table without what depends on the machine: its last three columns."""
+    text = (place.folder / "results" / "TABLES.md").read_text()
+    return [line.split("|")[:-4] for line in text.splitlines() if line.startswith("| ")]
+
+
+def attempts(place: Place) -> dict[str, int]:
+    """How often each run's training began at its first update."""
+    return {log.parent.name: log.read_text().count("No existing checkpoint found") for log in place.logs()}
+
+
+def at_update(place: Place, name: str, least: int) -> bool:
+    """Whether the run of this name, in its present attempt, has come to an update: by its log, many times a second."""
+    (run,) = (run for path in place.folder.glob("runs/*/run.json") if (run := Run.read(path.parent)).name == name)
+    progress = read_progress(run.log, run.identity["train"])
+    return progress is not None and (progress.update or 0) >= least
+
+
+def task(place: Place, name: str) -> str:
+    """The number of the job that a run is in."""
+    return status(place)[name].split()[1]
+
+
+def test_whatever_happens_on_the_way_the_table_is_the_local_one(slurm, local, place):
+    names = ("Transformer, seed 1", "Transformer-XL, cache 32, seed 1", "RMT 10, BPTT 1, seed 1")
+    assert set(status(place, *SWEEP).values()) == {"new"}
+
+    killed = place.start("sweep", *SWEEP)
+    wait_for(lambda: slurm.ask("squeue", "--noheader"), killed)
+    kill_group(killed)
+    assert killed.returncode == -signal.SIGKILL
+    assert {line.split("|")[1] for line in queue(slurm)} <= {"PENDING"}, "nothing runs before all is submitted"
+    done = place.run("sweep", *SWEEP)
+    assert done.returncode == 0, done.stderr
+    assert "3 runs: 0 done, 0 with a job already\n3 submitted: jobs " in done.stderr
+    assert len(queue(slurm)) == 3 + 3 + 1, "what the killed command left is gone"
+    done = place.run("sweep", *SWEEP)
+    assert (done.returncode, done.stderr) == (0, "3 runs: 0 done, 3 with a job already\n")
+
+    wait_until(lambda: at_update(place, names[2], 20), 90, "the third row to train")
+    slurm.stop_one("slurmctld")
+    slurm.start_one("slurmctld")
+    # requeued, and the node drained meanwhile
+    slurm.ask("scontrol", "update", f"nodename={slurm.node}", "state=drain", "reason=test")
+    slurm.ask("scontrol", "requeue", task(place, names[2]))
+    wait_until(lambda: "DRAINED" in status(place)[names[2]], 60, "the third row to wait for the node")
+    waiting = status(place)[names[2]]
+    assert waiting.startswith("waiting ")
+    assert "to train (" in waiting
+    assert ", at epoch " in waiting
+    assert "update 240" not in waiting, "it was taken away in the middle"
+
+    done = place.run("sweep", *SWEEP, **slurm.unreachable())
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: Slurm does not do `squeue`: ")
+    assert done.stderr.count("\n") == 1
+    done = place.run("status", **slurm.unreachable())
+    assert done.stderr.startswith("jobs are not shown: Slurm does not do `squeue`: ")
+    slurm.ask("scontrol", "update", f"nodename={slurm.node}", "state=resume")
+
+    wait_until(lambda: not queue(slurm), 120, "the end of all jobs")
+    assert lasting(place) == lasting(local)
+    assert columns(place) == columns(local)
+    assert set(attempts(place).values()) == {1}, "continued, not begun anew"
+    assert all(text.startswith("done perplexity ") for text in status(place, *SWEEP).values())
+    done = place.run("sweep", *SWEEP)
+    assert "| RMT 10, BPTT 1" in done.stdout
+    assert not queue(slurm)
+
+
+def running(slurm: Slurm) -> bool:
+    return any("PENDING" not in line for line in queue(slurm))
+
+
+def queue(slurm: Slurm) -> list[str]:
+    return slurm.ask("squeue", "--noheader", "--array", "--format=%i|%T").splitlines()
+
+
+def composed(place: Place, *overrides: str) -> tuple[Run, DictConfig]:
+    """A run and its launcher's settings; of two values of the same key the last stands."""
+    last = {o.partition("=")[0]: o for o in (*place.overrides, *CLUSTER, *overrides)}
+    config = compose(list(last.values()))
+    (run,) = plan_runs([config])
+    return run, config.launcher
+
+
+def test_of_several_runs_each_has_its_own_fate(slurm, local, place):
+    """One has a setting that its worker refuses, one is cancelled, one meets its time limit twice, one just ends."""
+    # its minute ends 8 s after the start, and then once more
+    limits = ("launcher.time_min=1", "launcher.signal_seconds=52", "launcher.max_timeouts=1")
+    settings = {
+        "broken": ("variant=mem_transformer_lm", "model.memory_init=zeros"),
+        "cancelled": ("variant=transformer_xl", "train.max_update=9000"),
+        "long": ("variant=transformer_xl", "train.max_update=20000"),
+        "short": ("variant=transformer_xl", "train.max_update=20"),
+    }
+    planned = [composed(place, *own, *limits, f"label={name}") for name, own in settings.items()]
+    launcher = planned[0][1]
+    submit([run for run, _ in planned], launcher)
+    wait_until(lambda: at_update(place, "cancelled, seed 1", 20), 90, "a run to train")
+    slurm.ask("scancel", task(place, "cancelled, seed 1"))
+    wait_until(lambda: not queue(slurm), 180, "the end of all jobs")
+
+    found = status(place)
+    assert found["broken, seed 1"].startswith(
+        "failed worker.py: error: argument --memory-init: invalid choice: 'zeros'"
+    )
+    assert found["cancelled, seed 1"].startswith("stopped at epoch ")
+    assert found["long, seed 1"].startswith("stopped at epoch ")
+    assert found["long, seed 1"].endswith(", the same command continues it")
+    assert found["short, seed 1"].startswith("done perplexity ")
+    runs = {run.label: run for run, _ in planned}
+    log = runs["long"].log.read_text()
+    assert log.count("SIGUSR2: stopping after this update") == 2, "one attempt after the first time limit, no third"
+    assert attempts(place)[runs["long"].hash] == 1
+    assert (place.folder / "results" / "TABLES.md").exists(), "the table is written whatever happened"
+
+    submit([run for run, _ in planned], launcher)
+    assert len(queue(slurm)) == 3 + 3 + 1, "all but the one that is done"
+    wait_until(lambda: running(slurm), 30, "a job to start")
+    done = place.run("cancel", *CLUSTER)
+    assert done.stdout.startswith("cancelled: ")
+    assert done.stdout.count(",") == 6
+    wait_until(lambda: not queue(slurm), 90, "the end of all jobs")
+    assert place.run("cancel", *CLUSTER).stdout == "cancelled: nothing, as there are no jobs\n"
+
+
+def test_several_processes_are_tasks_of_one_job_that_dies_as_a_whole(slurm, local, place):
+    """The node says that it has two GPUs, for which the processes look in vain: they train on its CPU."""
+    overrides = ("variant=transformer_xl", *CLUSTER, "launcher.gpus=2", "train.max_update=2000")
+    overrides = tuple(o for o in overrides if o != "launcher.gpus=0")
+    done = place.run("train", *overrides)
+    assert done.returncode == 0, done.stderr
+    wait_until(lambda: at_update(place, "Transformer-XL, seed 1", 60), 90, "the run to train")
+    ranks = workers(place)
+    assert sorted(ranks) == ["0", "1"]
+    os.kill(ranks["1"], signal.SIGKILL)
+    wait_until(lambda: not queue(slurm), 60, "the end of the job")
+    (text,) = status(place).values()
+    assert text.startswith("failed killed by SIGKILL; was the memory full? (process 1)")
+    assert not workers(place)
+
+    done = place.run("train", *overrides)
+    wait_until(lambda: at_update(place, "Transformer-XL, seed 1", 200), 90, "the run to train")
+    slurm.ask("scancel", "--signal=USR2", task(place, "Transformer-XL, seed 1"))
+    wait_until(lambda: status(place)["Transformer-XL, seed 1"].startswith("waiting"), 60, "another attempt")
+    wait_until(lambda: workers(place), 60, "its processes")
+    assert place.run("cancel", *CLUSTER).returncode == 0
+    wait_until(lambda: not queue(slurm), 60, "the end of the job")
+    assert sum(attempts(place).values()) == 1
+
+
+def workers(place: Place) -> dict[str, int]:
+    """The processes that train the runs of a place, by their ranks."""
+    found = {}
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = path.read_text().split("\0")
+            variables = dict(line.partition("=")[::2] for line in (path.parent / "environ").read_text().split("\0"))
+        except OSError:  # it has just ended
+            continue
+        if "memtrans.worker" in words and any(word.startswith(str(place.folder)) for word in words):
+            found[variables.get("RANK", "0")] = int(path.parent.name)
+    return found
+
+
+def test_hydra_s_multirun_makes_a_job_of_each(slurm, local, place):
+    overrides = ("variant=transformer_xl,transformer_lm", "train.max_update=20", *CLUSTER)
+    done = place.run("train", "-m", *overrides)
+    assert done.returncode == 0, done.stderr
+    assert sorted(record["variant"] for record in place.records().values()) == ["transformer_lm", "transformer_xl"]
+    assert len(list(place.folder.glob("runs/slurm/multirun/*/*_submitted.pkl"))) == 2
+
+
+def test_a_job_can_prepare_and_submit(slurm, tmp_path):
+    place = Place(TINY, tmp_path / "data", tmp_path)
+    done = place.run("sweep", *SWEEP, "launcher.prepare=job")
+    assert (done.returncode, done.stderr.count("\n")) == (0, 1), done.stderr
+    assert "will prepare the corpus and submit the runs (log: " in done.stderr
+    again = place.run("sweep", *SWEEP, "launcher.prepare=job")
+    assert again.stderr.endswith(" is at it already\n")
+    wait_until(lambda: len(queue(slurm)) >= 7, 90, "the jobs that it submits")
+    assert set(status(place, *SWEEP)) >= {"Transformer, seed 1", "RMT 10, BPTT 1, seed 1"}
+    assert place.run("cancel", *SWEEP).stdout.startswith("cancelled: ")
+    wait_until(lambda: not queue(slurm), 90, "the end of all jobs")
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("launcher.partition=nowhere", "Slurm refuses the jobs: sbatch: error: .*nowhere.*; nothing was submitted"),
+        ("launcher.gpus=3 launcher.nodes=2", "launcher.gpus=3 launcher.nodes=2: gpus are those of a run on all its no"),
+        (
+            "launcher.signal_seconds=1800",
+            "launcher.signal_seconds=1800: that is not before the end of launcher.time_mi",
+        ),
+        ("launcher.prepare=there", "launcher.prepare=there: expected here or job"),
+        ("launcher.cpus_per_task=0", "launcher.cpus_per_task=0: expected a whole number of at least 1"),
+    ],
+)
+def test_what_cannot_be_submitted_is_told_in_one_line_and_leaves_nothing(slurm, local, place, override, says):
+    run, launcher = composed(place, "variant=transformer_xl", *override.split())
+    with pytest.raises(UserError, match=says) as error:
+        submit([run], launcher)
+    assert "\n" not in str(error.value)
+    assert not queue(slurm)
+    assert not list(place.folder.glob("runs/slurm/*/"))
+
+
+def test_without_slurm_it_says_so(local, place, monkeypatch):
+    monkeypatch.setenv("PATH", "/nowhere")
+    run, launcher = composed(place, "variant=transformer_xl")
+    with pytest.raises(UserError, match="no squeue here: launcher=slurm is for the login node of a Slurm cluster"):
+        submit([run], launcher)

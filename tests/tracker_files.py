@@ -1,0 +1,104 @@
+"""What trackers have written, read by their own readers."""
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from places import Place
+
+from memtrans.tracking import metrics
+
+
+class WandbFolder:
+    """One `offline-run-*` folder: what was said there of the run, by update, and its files."""
+
+    def __init__(self, folder: Path) -> None:
+        command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(folder)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+        records: list[dict[str, Any]] = [json.loads(line) for line in done.stdout.splitlines()]
+        kinds = [record["type"] for record in records]
+        self.run: dict[str, Any] = records[kinds.index("run")]["run"]
+        self.config: dict[str, Any] = self.run["config"]["update"]
+        self.history = {
+            record["history"]["item"]["_step"]: _flat_numbers(record["history"]["item"])
+            for record in records
+            if record["type"] == "history"
+        }
+        self.summary: dict[str, Any] = {}
+        for record in records:
+            if record["type"] == "summary":
+                self.summary |= record["summary"].get("update", {})
+        self.exit_code = records[-1]["exit"].get("exit_code", 0) if kinds[-1] == "exit" else None
+        said = [file["path"] for record in records if record["type"] == "files" for file in record["files"]["files"]]
+        self.files = {path: folder / "files" / path for path in said}
+
+    def file(self, start: str) -> Path:
+        """The only file whose path begins so."""
+        (path,) = (path for name, path in self.files.items() if name.startswith(start))
+        return path
+
+
+def _flat_numbers(item: dict[str, Any]) -> dict[str, float]:
+    """What was logged; not the times at which it was."""
+    return {key: value for key, value in item.items() if "/" in key}
+
+
+def folders(run: Path) -> list[Path]:
+    """The offline folders of a run, oldest first."""
+    return sorted(run.glob("wandb/offline-run-*"), key=lambda folder: folder.stat().st_ctime)
+
+
+def only_run(place: Place) -> Path:
+    (run,) = (place.folder / "runs").iterdir()
+    return run
+
+
+def curves(lines: list[metrics.Line]) -> dict[int, dict[str, float]]:
+    """What W&B should show of a log: numbers by update and name."""
+    shown: dict[int, dict[str, float]] = {}
+    for line in lines:
+        if line["part"] != metrics.SCORE:
+            named = {f"{line['part']}/{key}": value for key, value in metrics.numbers(line).items()}
+            shown.setdefault(line["update"], {}).update(named)
+    return shown
+
+
+def check_wandb(place: Place, folder: Path) -> None:
+    """An offline folder holds the run's config, all its numbers, the table of its scores, and its pictures."""
+    run, (record,) = only_run(place), place.records().values()
+    held, lines = WandbFolder(folder), metrics.read(run / "metrics.jsonl")
+    assert (held.run["run_id"], held.run["display_name"]) == (run.name, "MemTransformer 10, seed 1")
+    assert held.run["run_group"] == record["setting"]
+    assert {key: held.config[key] for key in record["config"]} == record["config"]
+    assert {update: values for update, values in held.history.items() if values} == curves(lines)
+    assert len(held.history) > 5
+    for score in record["scores"]:
+        assert held.summary[f"test/{score['metric']}"] == score["value"]
+    table = json.loads(held.file("media/table/scores").read_text())
+    assert table["columns"] == ["split", "metric", "value", "items", "evidence"]
+    assert table["data"] == [
+        [score["split"], score["metric"], score["value"], score["items"], score["signature"]]
+        for score in record["scores"]
+    ]
+    with Image.open(held.file("media/images/learning_curve")) as picture:
+        assert picture.size == (900, 600)
+    assert held.exit_code == 0
+
+
+def check_tensorboard(run: Path, lines: list[metrics.Line]) -> None:
+    """TensorBoard's own reader finds every number of the log, with its time."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    for part in {line["part"] for line in lines} - {metrics.SCORE}:
+        events = EventAccumulator(str(run / "tensorboard" / part), size_guidance={"scalars": 0}).Reload()
+        losses = [(event.step, round(event.value, 3), round(event.wall_time, 3)) for event in events.Scalars("loss")]
+        assert losses == [(line["update"], line["loss"], line["time"]) for line in lines if line["part"] == part]
+    scores = EventAccumulator(str(run / "tensorboard" / metrics.SCORE)).Reload()
+    for line in lines:
+        if line["part"] == metrics.SCORE:
+            (event,) = scores.Scalars(f"test/{line['metric']}")
+            assert math.isclose(event.value, line["value"], rel_tol=1e-6)
