@@ -22,7 +22,7 @@ help:  ## list the targets
 
 setup: $(INSTALLED)  ## install everything into .venv (the other targets do it when needed)
 
-# fairseq's own metadata pins versions that no longer install, hence --no-deps: see memtrans_fairseq/compat.py
+# fairseq's own metadata pins versions that no longer install, hence --no-deps: see memtrans_fairseq/compat/
 $(INSTALLED): pyproject.toml constraints.txt Makefile
 	@$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info < (3, 13) else \
 		"error: Python 3.11 or 3.12 is needed, this is " + sys.version.split()[0] + ": make PYTHON=python3.12 ...")'

@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from filelock import FileLock
 from places import REPOSITORY
 
 from memtrans import processes
@@ -14,6 +13,7 @@ from memtrans.cluster.states import states
 from memtrans.cluster.submissions import Submission, jobs_of, live
 from memtrans.configuration import compose
 from memtrans.corpora import Prepared
+from memtrans.locks import locked
 from memtrans.runs import Run, plan_run
 
 MANIFEST = {"corpus": "toy", "fingerprint": "0" * 64, "source_lang": "de", "target_lang": "en"}
@@ -46,7 +46,7 @@ def test_on_this_machine_the_folder_tells(run):
     run.log.write_text(LINE)
     at = "epoch 3, update 50, loss 4.2, 1,000 tokens/s"
     assert shown(run) == ("stopped", "", f"at {at}, the same command continues it")
-    with FileLock(run.folder / "lock"):
+    with locked(run.folder / "lock", "a run"):
         assert shown(run) == ("running", "", f"{at}, 15 s left")
     processes.note_failure(run.folder, "out of memory")
     processes.note_failure(run.folder, "what that led to")

@@ -4,12 +4,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from memtrans import processes
 from memtrans.cluster.slurm import QueuedJob, queued
 from memtrans.cluster.submissions import live, submissions
 from memtrans.errors import UserError
+from memtrans.locks import held
 from memtrans.progress import say
 from memtrans.records import NAMES
 from memtrans.runlog import Progress, read_progress
@@ -60,7 +59,7 @@ def _state(run: Run, at_work: tuple[QueuedJob, str] | None) -> State:
         if job.waits:
             return State(run, "waiting", job.id, ", ".join([f"to {_verb(step)} ({job.reason})", *_reached(progress)]))
         return State(run, "running", job.id, _running(progress))
-    if _locked(run):
+    if held(run.folder / "lock"):  # by a process of this machine, or of one that shares its locks
         return State(run, "running", "", _running(progress))
     if reason := processes.failure(run.folder):
         return State(run, "failed", "", f"{reason} (log: {run.log})")
@@ -89,19 +88,6 @@ def duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
-def _locked(run: Run) -> bool:
-    """Whether a process of this machine, or of one that shares its locks, is at work on the run."""
-    if not (path := run.folder / "lock").exists():
-        return False
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        return True
-    lock.release()
-    return False
 
 
 def commands(runs: Path, queue: Sequence[QueuedJob]) -> list[str]:
