@@ -36,7 +36,7 @@ demo: $(INSTALLED)  ## the whole job in miniature: generate corpora, train eight
 	$(RUN) -m scripts.sweep sweep=demo_lm paths.results=runs/demo
 
 test: $(INSTALLED)  ## all tests
-	$(RUN) -m pytest -n auto --dist loadgroup
+	$(RUN) -m pytest -n auto
 
 test-fast: $(INSTALLED)  ## the tests that take seconds
 	$(RUN) -m pytest -n auto -m 'not slow'

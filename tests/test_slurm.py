@@ -17,7 +17,7 @@ from memtrans.runlog import read_progress
 from memtrans.runs import Run
 from memtrans.sweeping import plan_runs
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("slurm")]
+pytestmark = pytest.mark.slow
 
 TINY = ("corpus=demo_lm", "size=lm_demo", "protocol=lm", "train.tokens_per_sample=16", "train.batch_size=4")
 TINY += tuple(f"corpus.sizes.{split}={documents}" for split, documents in (("train", 12), ("valid", 2), ("test", 2)))
@@ -45,19 +45,18 @@ def slurm(tmp_path_factory) -> Iterator[Slurm]:
 
 
 @pytest.fixture(scope="module")
-def local(slurm, tmp_path_factory) -> Place:
-    """The sweep on this machine, undisturbed: what all others must end in."""
-    folder = tmp_path_factory.mktemp("local")
-    place = Place(TINY, folder / "data", folder)
-    done = place.run("sweep", "sweep=demo_lm", "jobs=2")
-    assert len(place.records()) == 3, done.stderr
-    return place
+def data(tmp_path_factory) -> Path:
+    """The prepared corpus."""
+    folder = tmp_path_factory.mktemp("prepared")
+    done = Place(TINY, folder, folder).run("prepare")
+    assert done.returncode == 0, done.stderr
+    return folder
 
 
 @pytest.fixture
-def place(local, tmp_path) -> Iterator[Place]:
-    """A place of its own with the prepared corpus; its jobs end with the test."""
-    place = Place(TINY, local.data, tmp_path)
+def place(slurm, data, tmp_path) -> Iterator[Place]:
+    """A place of its own, whose jobs end with the test."""
+    place = Place(TINY, data, tmp_path / "place")
     yield place
     place.run("cancel", "launcher=slurm")
 
@@ -97,7 +96,10 @@ def task(place: Place, name: str) -> str:
     return status(place)[name].split()[1]
 
 
-def test_whatever_happens_on_the_way_the_table_is_the_local_one(slurm, local, place):
+def test_whatever_happens_on_the_way_the_table_is_the_local_one(slurm, place, tmp_path):
+    local = Place(TINY, place.data, tmp_path / "local")
+    done = local.run("sweep", "sweep=demo_lm", "jobs=2")
+    assert len(local.records()) == 3, done.stderr
     names = ("Transformer, seed 1", "Transformer-XL, cache 32, seed 1", "RMT 10, BPTT 1, seed 1")
     assert set(status(place, *SWEEP).values()) == {"new"}
 
@@ -113,13 +115,13 @@ def test_whatever_happens_on_the_way_the_table_is_the_local_one(slurm, local, pl
     done = place.run("sweep", *SWEEP)
     assert (done.returncode, done.stderr) == (0, "3 runs: 0 done, 3 with a job already\n")
 
-    wait_until(lambda: at_update(place, names[2], 20), 90, "the third row to train")
+    wait_until(lambda: at_update(place, names[2], 20), 120, "the third row to train")
     slurm.stop_one("slurmctld")
     slurm.start_one("slurmctld")
     # requeued, and the node drained meanwhile
     slurm.ask("scontrol", "update", f"nodename={slurm.node}", "state=drain", "reason=test")
     slurm.ask("scontrol", "requeue", task(place, names[2]))
-    wait_until(lambda: "DRAINED" in status(place)[names[2]], 60, "the third row to wait for the node")
+    wait_until(lambda: "DRAINED" in status(place)[names[2]], 120, "the third row to wait for the node")
     waiting = status(place)[names[2]]
     assert waiting.startswith("waiting ")
     assert "to train (" in waiting
@@ -160,20 +162,21 @@ def composed(place: Place, *overrides: str) -> tuple[Run, DictConfig]:
     return run, config.launcher
 
 
-def test_of_several_runs_each_has_its_own_fate(slurm, local, place):
+def test_of_several_runs_each_has_its_own_fate(slurm, place):
     """One has a setting that its worker refuses, one is cancelled, one meets its time limit twice, one just ends."""
-    # its minute ends 8 s after the start, and then once more
-    limits = ("launcher.time_min=1", "launcher.signal_seconds=52", "launcher.max_timeouts=1")
-    settings = {
+    # its minute ends 20 s after the start, and then once more
+    limits = ("launcher.time_min=1", "launcher.signal_seconds=40", "launcher.max_timeouts=1")
+    runs, launcher = {}, None
+    for name, own in {
         "broken": ("variant=mem_transformer_lm", "model.memory_init=zeros"),
         "cancelled": ("variant=transformer_xl", "train.max_update=9000"),
-        "long": ("variant=transformer_xl", "train.max_update=20000"),
         "short": ("variant=transformer_xl", "train.max_update=20"),
-    }
-    planned = [composed(place, *own, *limits, f"label={name}") for name, own in settings.items()]
-    launcher = planned[0][1]
-    submit([run for run, _ in planned], launcher)
-    wait_until(lambda: at_update(place, "cancelled, seed 1", 20), 90, "a run to train")
+        "long": ("variant=transformer_xl", "train.max_update=50000", *limits),
+    }.items():
+        runs[name], launcher = composed(place, *own, f"label={name}")
+    submit([run for name, run in runs.items() if name != "long"], composed(place, "variant=transformer_xl")[1])
+    submit([runs["long"]], launcher)
+    wait_until(lambda: at_update(place, "cancelled, seed 1", 20), 120, "a run to train")
     slurm.ask("scancel", task(place, "cancelled, seed 1"))
     wait_until(lambda: not queue(slurm), 180, "the end of all jobs")
 
@@ -185,44 +188,43 @@ def test_of_several_runs_each_has_its_own_fate(slurm, local, place):
     assert found["long, seed 1"].startswith("stopped at epoch ")
     assert found["long, seed 1"].endswith(", the same command continues it")
     assert found["short, seed 1"].startswith("done perplexity ")
-    runs = {run.label: run for run, _ in planned}
     log = runs["long"].log.read_text()
     assert log.count("SIGUSR2: stopping after this update") == 2, "one attempt after the first time limit, no third"
     assert attempts(place)[runs["long"].hash] == 1
     assert (place.folder / "results" / "TABLES.md").exists(), "the table is written whatever happened"
 
-    submit([run for run, _ in planned], launcher)
+    submit(list(runs.values()), launcher)
     assert len(queue(slurm)) == 3 + 3 + 1, "all but the one that is done"
     wait_until(lambda: running(slurm), 30, "a job to start")
     done = place.run("cancel", *CLUSTER)
     assert done.stdout.startswith("cancelled: ")
     assert done.stdout.count(",") == 6
-    wait_until(lambda: not queue(slurm), 90, "the end of all jobs")
+    wait_until(lambda: not queue(slurm), 120, "the end of all jobs")
     assert place.run("cancel", *CLUSTER).stdout == "cancelled: nothing, as there are no jobs\n"
 
 
-def test_several_processes_are_tasks_of_one_job_that_dies_as_a_whole(slurm, local, place):
+def test_several_processes_are_tasks_of_one_job_that_dies_as_a_whole(slurm, place):
     """The node says that it has two GPUs, for which the processes look in vain: they train on its CPU."""
     overrides = ("variant=transformer_xl", *CLUSTER, "launcher.gpus=2", "train.max_update=2000")
     overrides = tuple(o for o in overrides if o != "launcher.gpus=0")
     done = place.run("train", *overrides)
     assert done.returncode == 0, done.stderr
-    wait_until(lambda: at_update(place, "Transformer-XL, seed 1", 60), 90, "the run to train")
+    wait_until(lambda: at_update(place, "Transformer-XL, seed 1", 60), 120, "the run to train")
     ranks = workers(place)
     assert sorted(ranks) == ["0", "1"]
     os.kill(ranks["1"], signal.SIGKILL)
-    wait_until(lambda: not queue(slurm), 60, "the end of the job")
+    wait_until(lambda: not queue(slurm), 120, "the end of the job")
     (text,) = status(place).values()
     assert text.startswith("failed killed by SIGKILL; was the memory full? (process 1)")
     assert not workers(place)
 
     done = place.run("train", *overrides)
-    wait_until(lambda: at_update(place, "Transformer-XL, seed 1", 200), 90, "the run to train")
+    wait_until(lambda: at_update(place, "Transformer-XL, seed 1", 200), 120, "the run to train")
     slurm.ask("scancel", "--signal=USR2", task(place, "Transformer-XL, seed 1"))
-    wait_until(lambda: status(place)["Transformer-XL, seed 1"].startswith("waiting"), 60, "another attempt")
-    wait_until(lambda: workers(place), 60, "its processes")
+    wait_until(lambda: status(place)["Transformer-XL, seed 1"].startswith("waiting"), 120, "another attempt")
+    wait_until(lambda: workers(place), 120, "its processes")
     assert place.run("cancel", *CLUSTER).returncode == 0
-    wait_until(lambda: not queue(slurm), 60, "the end of the job")
+    wait_until(lambda: not queue(slurm), 120, "the end of the job")
     assert sum(attempts(place).values()) == 1
 
 
@@ -240,7 +242,7 @@ def workers(place: Place) -> dict[str, int]:
     return found
 
 
-def test_hydra_s_multirun_makes_a_job_of_each(slurm, local, place):
+def test_hydra_s_multirun_makes_a_job_of_each(slurm, place):
     overrides = ("variant=transformer_xl,transformer_lm", "train.max_update=20", *CLUSTER)
     done = place.run("train", "-m", *overrides)
     assert done.returncode == 0, done.stderr
@@ -255,10 +257,10 @@ def test_a_job_can_prepare_and_submit(slurm, tmp_path):
     assert "will prepare the corpus and submit the runs (log: " in done.stderr
     again = place.run("sweep", *SWEEP, "launcher.prepare=job")
     assert again.stderr.endswith(" is at it already\n")
-    wait_until(lambda: len(queue(slurm)) >= 7, 90, "the jobs that it submits")
+    wait_until(lambda: len(queue(slurm)) >= 7, 120, "the jobs that it submits")
     assert set(status(place, *SWEEP)) >= {"Transformer, seed 1", "RMT 10, BPTT 1, seed 1"}
     assert place.run("cancel", *SWEEP).stdout.startswith("cancelled: ")
-    wait_until(lambda: not queue(slurm), 90, "the end of all jobs")
+    wait_until(lambda: not queue(slurm), 120, "the end of all jobs")
 
 
 @pytest.mark.parametrize(
@@ -274,7 +276,7 @@ def test_a_job_can_prepare_and_submit(slurm, tmp_path):
         ("launcher.cpus_per_task=0", "launcher.cpus_per_task=0: expected a whole number of at least 1"),
     ],
 )
-def test_what_cannot_be_submitted_is_told_in_one_line_and_leaves_nothing(slurm, local, place, override, says):
+def test_what_cannot_be_submitted_is_told_in_one_line_and_leaves_nothing(slurm, place, override, says):
     run, launcher = composed(place, "variant=transformer_xl", *override.split())
     with pytest.raises(UserError, match=says) as error:
         submit([run], launcher)
@@ -283,7 +285,7 @@ def test_what_cannot_be_submitted_is_told_in_one_line_and_leaves_nothing(slurm, 
     assert not list(place.folder.glob("runs/slurm/*/"))
 
 
-def test_without_slurm_it_says_so(local, place, monkeypatch):
+def test_without_slurm_it_says_so(place, monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
     run, launcher = composed(place, "variant=transformer_xl")
     with pytest.raises(UserError, match="no squeue here: launcher=slurm is for the login node of a Slurm cluster"):
