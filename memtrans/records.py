@@ -19,6 +19,7 @@ from memtrans.strict import build, strict
 SCHEMA = 1
 HASH = r"[0-9a-f]{8,64}"
 SHA256 = r"[0-9a-f]{64}"
+COMMIT = r"[0-9a-f]{7,40}(-dirty)?"
 NAMES = {"bleu": "BLEU", "chrf": "chrF", "perplexity": "perplexity"}  # metrics as people write them
 PACKAGES = ("python", "torch", "fairseq", "numpy", "sacrebleu", "memtrans")
 
@@ -140,7 +141,7 @@ class Record:
             )
         for field in ("run", "setting"):
             _matches(field, getattr(self, field), HASH, "a hash in lower-case hex")
-        _matches("commit", self.commit, r"[0-9a-f]{7,40}(-dirty)?", "a git commit, '-dirty' after it if so")
+        _matches("commit", self.commit, COMMIT, "a git commit, '-dirty' after it if so")
         _check_finished(self.finished)
         _positive(self, "parameters", "updates", "epochs", "tokens", "train_seconds")
         for package in PACKAGES:

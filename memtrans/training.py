@@ -56,7 +56,7 @@ def train(run: Run, ranks: Ranks, stops: Stops) -> None:
         for helper in multiprocessing.active_children():
             helper.kill()
     if ranks.rank == 0:
-        write_text(run.folder / "trained", f"{ranks.count}\n")
+        write_text(run.folder / "trained", "")
     leave(ranks)
     stops.resume()
 

@@ -12,19 +12,21 @@ import errno
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from memtrans.errors import UserError, main_guard
-from memtrans.files import write_text
-from memtrans.locks import locked
+from memtrans.files import write_json, write_text
+from memtrans.locks import held, locked
 from memtrans.ranks import Ranks, read_ranks, start
-from memtrans.records import SCHEMA, Corpus, Hardware, Record, Score
+from memtrans.records import COMMIT, SCHEMA, Corpus, Hardware, Record, Score
 from memtrans.runs import Run
 from memtrans.stops import Stops
 from memtrans.tracking import tracked
@@ -64,7 +66,10 @@ def work(run: Run, halves: Sequence[str], ranks: Ranks, stops: Stops) -> None:
         if "train" in halves and join(ranks):
             train(run, ranks, stops)
         return
-    with locked(run.folder / "lock", run.name):
+    lock = run.folder / "lock"
+    if ranks.several and held(lock):  # the other ranks would not wait as long
+        raise UserError(f"another process is at work on {run.name}; when it has ended, the same command goes on")
+    with locked(lock, run.name):
         if run.record() is not None:  # another process has just finished it
             if "train" in halves:
                 join(ranks)
@@ -72,6 +77,7 @@ def work(run: Run, halves: Sequence[str], ranks: Ranks, stops: Stops) -> None:
         with tracked(run) as metrics:
             _note_commit(run)
             if "train" in halves and join(ranks, ready(run)):
+                _note_hardware(run, ranks.count)
                 train(run, ranks, stops)
             if "evaluate" in halves:
                 record = evaluate(run)
@@ -129,7 +135,7 @@ def _record(run: Run, model: Any, scores: list[Score]) -> Record:
         config=identity,
         commit=(run.folder / "commit").read_text(),
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
-        hardware=_hardware(int((run.folder / "trained").read_text() or 1)),
+        hardware=_trained_on(run),
         versions={"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
         parameters=sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad),
         updates=int(meters["wpb"]["count"]),
@@ -140,6 +146,23 @@ def _record(run: Run, model: Any, scores: list[Score]) -> Record:
         scores=tuple(scores),
         hypotheses=run.job.hypotheses(run),
     )
+
+
+def _note_hardware(run: Run, processes: int) -> None:
+    """Keep what each attempt to train runs on. (What the run is scored on may be something else.)"""
+    kept, now = run.folder / "hardware.json", asdict(_hardware(processes))
+    before = json.loads(kept.read_text()) if kept.exists() else []
+    if now not in before:
+        write_json(kept, [*before, now])
+
+
+def _trained_on(run: Run) -> Hardware:
+    """Of a training that went on elsewhere, the names of all hardware, and the largest numbers."""
+    kept = run.folder / "hardware.json"
+    attempts = json.loads(kept.read_text()) if kept.exists() else [asdict(_hardware(1))]
+    device, cpu = (" then ".join(dict.fromkeys(attempt[key] for attempt in attempts)) for key in ("device", "cpu"))
+    devices, cpus, share = (max(attempt[key] for attempt in attempts) for key in ("devices", "cpus", "runs_per_device"))
+    return Hardware(device=device, devices=devices, cpu=cpu, cpus=cpus, runs_per_device=share)
 
 
 def _hardware(processes: int) -> Hardware:
@@ -175,6 +198,8 @@ def commit() -> str:
     Raises UserError if neither is there: a number without the code that made it is no evidence.
     """
     if given := os.environ.get("MEMTRANS_COMMIT"):
+        if not re.fullmatch(COMMIT, given):
+            raise UserError(f"MEMTRANS_COMMIT={given}: expected a git commit, 7 to 40 hex digits")
         return given
     try:
         dirty = _git("status", "--porcelain", "--untracked-files=all", "--", *CODE)

@@ -23,8 +23,8 @@ logger = logging.getLogger(__name__)
 def stoppable(asked: Callable[[], bool], begins: Callable[[], None]) -> Iterator[None]:
     """In this block, `memtrans-fairseq train` ends with status 75 after the update in which some rank is `asked` to.
 
-    It validates and saves as it would have, then saves `checkpoint_last.pt`, wherever in the epoch it is. A training
-    that has just come to its end is not stopped. `begins` is called where the first update is near.
+    It validates and saves as it would have, then saves `checkpoint_last.pt`, wherever in the epoch. (At its end it
+    goes on to the first update of the next, if there is one.) `begins` is called where the first update is near.
     """
     from fairseq_cli import train
 
@@ -36,9 +36,11 @@ def stoppable(asked: Callable[[], bool], begins: Callable[[], None]) -> Iterator
         return train_epoch
 
     def stopping(after_update: Function) -> Function:
-        def validate_and_save(cfg: Any, trainer: Any, task: Any, epoch_itr: Any, *args: Any) -> Any:
-            losses, ended = after_update(cfg, trainer, task, epoch_itr, *args)
-            if not ended and _any_rank(trainer, asked()):
+        def validate_and_save(
+            cfg: Any, trainer: Any, task: Any, epoch_itr: Any, subsets: Any, end_of_epoch: bool
+        ) -> Any:
+            losses, ended = after_update(cfg, trainer, task, epoch_itr, subsets, end_of_epoch)
+            if not ended and not end_of_epoch and _any_rank(trainer, asked()):
                 train.checkpoint_utils.save_checkpoint(cfg.checkpoint, trainer, epoch_itr, None)
                 _any_rank(trainer, True)  # no rank leaves before the first one has saved
                 logger.info("stopped after update %d; the same command continues", trainer.get_num_updates())

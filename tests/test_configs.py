@@ -207,6 +207,7 @@ def test_each_file_says_its_own_task(group):
         ("protocol.perplexity=[slidin]", "protocol.perplexity: no such way 'slidin'; did you mean sliding?"),
         ("protocol.sliding.stride=33", "the stride is longer than the window"),
         ("protocol.xl_eval.memory=-1", "protocol.xl_eval.memory=-1: expected a whole number"),
+        ("launcher.gpus=11", "launcher.gpus=11: each needs a row, and train.batch_size"),
         ("protocol.extra_splits=[news]", "corpus toy has no split 'news'; it has train, valid, test"),
     ],
 )

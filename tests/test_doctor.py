@@ -104,6 +104,10 @@ def test_no_commit(examine, tmp_path):
     assert len(problems(ran.stdout)) == 1
     assert "commit is not known" in ran.stdout
     assert "set MEMTRANS_COMMIT" in ran.stdout
+    ran = examine(MEMTRANS_COMMIT="new")
+    assert ran.returncode == 1
+    assert "MEMTRANS_COMMIT=new" in ran.stdout
+    assert "expected a git commit" in ran.stdout
 
 
 def test_a_mirror_is_described(examine, tmp_path):

@@ -32,8 +32,12 @@ def check(values: Mapping[str, Any]) -> None:
     train, protocol = values["train"], values["protocol"]
     for key in ("tokens_per_sample", "batch_size"):
         _whole(f"train.{key}", train[key])
-    if (parts := (values.get("launcher") or {}).get("accumulate") or 1) != 1:
+    launcher = values.get("launcher") or {}
+    if (parts := launcher.get("accumulate") or 1) != 1:
         raise UserError(f"launcher.accumulate={parts}: rows of a language model carry state and are not taken in parts")
+    for key in ("batch_size", "batch_size_valid"):
+        if (gpus := launcher.get("gpus") or 1) > train[key]:
+            raise UserError(f"launcher.gpus={gpus}: each needs a row, and train.{key} is {train[key]}; take fewer GPUs")
     ways = protocol["perplexity"]
     if not isinstance(ways, Sequence) or isinstance(ways, str) or not ways:
         raise UserError(f"protocol.perplexity={ways}: expected a list such as [{','.join(WAYS)}]")

@@ -122,9 +122,7 @@ class StreamingLanguageModelingTask(FairseqTask):
         if kept and kept.get("loaded"):  # the rows of all processes that share them
             kept["state"] = _each(lambda rows: rows[part_of(len(rows), *sample["part"])], kept["state"])
         if kept and kept["of"] == (segment - 1, *rows):
-            # a step that overflowed is skipped, and what it left is worth nothing
-            usable = bool(kept["loss"].isfinite().all()) or kept.get("before") is None
-            return move_to(kept["state"] if usable else kept["before"], device)
+            return move_to(_usable(kept), device)
         if stage == "train" and segment and getattr(model, "carries", False):
             return self._read_again(model, sample, device)
         return None
@@ -148,22 +146,28 @@ class StreamingLanguageModelingTask(FairseqTask):
             return
         first, ranks = torch.distributed.get_rank() == 0, torch.distributed.get_world_size()
         states: list[Any] | None = [None] * ranks if first else None
-        torch.distributed.gather_object(move_to(kept["state"], torch.device("cpu")), states)
+        torch.distributed.gather_object(move_to(_usable(kept), torch.device("cpu")), states)
         if states:
-            kept["whole"] = _each(lambda *parts: torch.cat(parts), *states)
+            none = any(state is None for state in states)
+            kept["whole"] = None if none else _each(lambda *parts: torch.cat(parts), *states)
 
     def state_dict(self) -> dict[str, Any]:
         kept = self.carried.get("train")
-        if kept and "whole" in kept:
-            kept = kept | {"state": kept["whole"]}
-        return {"carried": kept and {key: kept[key] for key in ("of", "state", "loss")}}
+        if not kept:
+            return {"carried": None}
+        return {"carried": {"of": kept["of"], "state": kept["whole"] if "whole" in kept else _usable(kept)}}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         if state_dict.get("carried"):
-            self.carried["train"] = state_dict["carried"] | {"loaded": True}
+            self.carried["train"] = {key: state_dict["carried"][key] for key in ("of", "state")} | {"loaded": True}
 
     def eval_lm_dataloader(self, *_: Any, **__: Any) -> Any:
         raise SettingError("eval-lm knows no streams: use validate, or the harness' scripts.evaluate")
+
+
+def _usable(kept: dict[str, Any]) -> Any:
+    """The state after a step. One that overflowed is skipped, and what it left is worth nothing: then, that before."""
+    return kept["state"] if "loss" not in kept or kept["loss"].isfinite().all() else kept["before"]
 
 
 def move_to(state: Any, device: torch.device) -> Any:
