@@ -15,7 +15,7 @@ TRANSLATION_SWEEP = $(RUN) -m scripts.sweep sweep=$(ROWS) corpus=$(CORPUS) size=
 LM_SWEEP = $(RUN) -m scripts.sweep sweep=lm_$(CORPUS) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast lint doctor reproduce-wmt reproduce-lm tables clean
+.PHONY: help setup demo test test-fast lint doctor reproduce-wmt reproduce-lm tables report clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-15s %s\n", $$1, $$2}' Makefile
@@ -64,6 +64,9 @@ endif
 
 tables: $(INSTALLED)  ## write results/TABLES.md from the records
 	$(RUN) -m scripts.tabulate
+
+report: $(INSTALLED)  ## write results/report/ from the records: a page, Markdown, LaTeX
+	$(RUN) -m scripts.report
 
 clean:  ## remove the virtual environment and caches; data, runs and results stay
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache *.egg-info

@@ -82,20 +82,7 @@ def translate(model: FairseqModel, task: Any, split: str, protocol: Mapping[str,
         max_positions=utils.resolve_max_positions(task.max_positions(), model.max_positions()),
         ignore_invalid_inputs=True,
     ).next_epoch_itr(shuffle=False)
-    search = GenerationConfig(
-        beam=protocol["beam"],
-        lenpen=protocol["lenpen"],
-        max_len_a=protocol["max_len_a"],
-        max_len_b=protocol["max_len_b"],
-    )
-    generator = task.build_generator([model], search)
-    target, found = task.target_dictionary, {}
-    with quiet():
-        for batch in batches:
-            sample = utils.move_to_cuda(batch) if torch.cuda.is_available() else batch
-            best = (beams[0]["tokens"] for beams in task.inference_step(generator, [model], sample))
-            for index, tokens in zip(batch["id"].tolist(), best, strict=True):
-                found[index] = target.string(tokens.int().cpu(), "sentencepiece")
+    found = decode(model, task, batches, protocol)
     if len(found) < len(data):
         missing = next(i for i in range(len(data)) if i not in found)
         raise UserError(
@@ -103,6 +90,27 @@ def translate(model: FairseqModel, task: Any, split: str, protocol: Mapping[str,
             "raise +model.max_source_positions"
         )
     return [found[index] for index in range(len(data))]
+
+
+def decode(
+    model: FairseqModel, task: Any, batches: Iterable[dict[str, Any]], protocol: Mapping[str, Any]
+) -> dict[int, str]:
+    """Detokenised translations of fairseq's batches, by the number of the sentence."""
+    search = GenerationConfig(
+        beam=protocol["beam"],
+        lenpen=protocol["lenpen"],
+        max_len_a=protocol["max_len_a"],
+        max_len_b=protocol["max_len_b"],
+    )
+    generator = task.build_generator([model], search)
+    found: dict[int, str] = {}
+    with quiet():
+        for batch in batches:
+            sample = utils.move_to_cuda(batch) if torch.cuda.is_available() else batch
+            best = (beams[0]["tokens"] for beams in task.inference_step(generator, [model], sample))
+            for index, tokens in zip(batch["id"].tolist(), best, strict=True):
+                found[index] = task.target_dictionary.string(tokens.int().cpu(), "sentencepiece")
+    return found
 
 
 def draw(count: int, sentences: int | None, seed: int) -> list[int]:

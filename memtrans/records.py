@@ -48,7 +48,7 @@ class Score:
             raise UserError(f"value: expected {self.metric} between {low:g} and {high:g}, found {self.value!r}")
         if self.signature is not None and "version:" not in self.signature:
             raise UserError(f"signature: expected sacreBLEU's, with its version, found {self.signature!r}")
-        _positive(self, "items")
+        check_positive(self, "items")
 
     @property
     def counted(self) -> str:
@@ -70,11 +70,11 @@ class Corpus:
     sources: dict[str, str]
 
     def __post_init__(self) -> None:
-        _matches("fingerprint", self.fingerprint, HASH, "a hash in lower-case hex")
+        check_matches("fingerprint", self.fingerprint, HASH, "a hash in lower-case hex")
         if not self.sources:
             raise UserError("sources: empty; expected the sha256 of every file that the corpus was made of")
         for file, digest in self.sources.items():
-            _matches(f"sources[{file!r}]", digest, SHA256, "a sha256 of 64 hex digits")
+            check_matches(f"sources[{file!r}]", digest, SHA256, "a sha256 of 64 hex digits")
 
 
 @strict
@@ -91,7 +91,7 @@ class Hardware:
     runs_per_device: int
 
     def __post_init__(self) -> None:
-        _positive(self, "devices", "cpus", "runs_per_device")
+        check_positive(self, "devices", "cpus", "runs_per_device")
 
 
 @strict
@@ -102,7 +102,7 @@ class Hypotheses:
     sha256: str
 
     def __post_init__(self) -> None:
-        _matches("sha256", self.sha256, SHA256, "a sha256 of 64 hex digits")
+        check_matches("sha256", self.sha256, SHA256, "a sha256 of 64 hex digits")
         if Path(self.file).is_absolute() or ".." in Path(self.file).parts:
             raise UserError(f"file: expected a relative name without '..', found {self.file!r}")
 
@@ -140,10 +140,10 @@ class Record:
                 f"schema: expected {SCHEMA}, found {self.schema}; use the version of memtrans that wrote it"
             )
         for field in ("run", "setting"):
-            _matches(field, getattr(self, field), HASH, "a hash in lower-case hex")
-        _matches("commit", self.commit, COMMIT, "a git commit, '-dirty' after it if so")
-        _check_finished(self.finished)
-        _positive(self, "parameters", "updates", "epochs", "tokens", "train_seconds")
+            check_matches(field, getattr(self, field), HASH, "a hash in lower-case hex")
+        check_matches("commit", self.commit, COMMIT, "a git commit, '-dirty' after it if so")
+        check_finished(self.finished)
+        check_positive(self, "parameters", "updates", "epochs", "tokens", "train_seconds")
         for package in PACKAGES:
             if package not in self.versions:
                 raise UserError(f"versions[{package!r}]: missing; expected {', '.join(PACKAGES)}")
@@ -201,18 +201,18 @@ def load_all(folder: Path) -> list[Record]:
     return [Record.load(path) for path in sorted(folder.glob("*.json"))]
 
 
-def _matches(field: str, value: str, pattern: str, meaning: str) -> None:
+def check_matches(field: str, value: str, pattern: str, meaning: str) -> None:
     if not re.fullmatch(pattern, value):
         raise UserError(f"{field}: expected {meaning}, found {value!r}")
 
 
-def _positive(holder: object, *names: str) -> None:
+def check_positive(holder: object, *names: str) -> None:
     for name in names:
         if getattr(holder, name) <= 0:
             raise UserError(f"{name}: expected more than 0, found {getattr(holder, name)!r}")
 
 
-def _check_finished(value: str) -> None:
+def check_finished(value: str) -> None:
     try:
         offset = datetime.fromisoformat(value).utcoffset()
     except ValueError:

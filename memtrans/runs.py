@@ -38,8 +38,11 @@ class Run:
 
     @property
     def setting(self) -> str:
-        """The hash without the seed: runs that differ only by seed share it."""
-        return _hash({key: value for key, value in self.identity.items() if key != "seed"})
+        """The hash without the seed: runs that differ only by seed share it, and so do those that continue such."""
+        shared = {key: value for key, value in self.identity.items() if key != "seed"}
+        if "parent" in shared:
+            shared["parent"] = {key: value for key, value in shared["parent"].items() if key != "run"}
+        return _hash(shared)
 
     @property
     def seed(self) -> int:
@@ -64,6 +67,11 @@ class Run:
     @property
     def metrics(self) -> Path:
         return self.folder / "metrics.jsonl"
+
+    @property
+    def start(self) -> Path:
+        """The checkpoint that it starts from, if it continues another run (see `extending`)."""
+        return self.folder / "start.pt"
 
     @property
     def checkpoints(self) -> Path:
@@ -168,6 +176,7 @@ def train_arguments(run: Run) -> list[str]:
     arguments += ["--keep-last-epochs", str(averaged)] if averaged else ["--no-epoch-checkpoints"]
     arguments += ["--keep-interval-updates", str(max(averaged, 1))]
     arguments += ["--log-format", "json", "--log-interval", "20"]
+    arguments += ["--finetune-from-model", str(run.start)] if "parent" in identity else []
     return arguments
 
 

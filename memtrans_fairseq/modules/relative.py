@@ -68,19 +68,30 @@ class RelativeAttention(nn.Module):
 
     def forward(self, queries: Tensor, keys: Tensor, view: View) -> Tensor:
         """queries B x Q x C, keys (also the values) B x K x C. Returns B x Q x C."""
-        query = self._heads(queries, self.query)  # B x Q x H x D
-        key, value = self._heads(keys, self.key_value).chunk(2, dim=-2)
-        position = self._heads(view.encodings, self.position)  # N x H x D
+        query, (key, value) = self._projected(queries, keys)
+        weights = self.dropout(self._weights(query, key, view))
+        heads = weights.to(value.dtype) @ value.transpose(1, 2)  # B x H x Q x D
+        empty = value.size(-1) - self.width
+        output = F.pad(self.output.weight.unflatten(1, (-1, self.width)), (0, empty)).flatten(1)
+        return linear(heads.transpose(1, 2).flatten(-2), output)
 
+    def weights(self, queries: Tensor, keys: Tensor, view: View) -> Tensor:
+        """The attention weights alone, before dropout: B x H x Q x K."""
+        query, (key, _) = self._projected(queries, keys)
+        return self._weights(query, key, view)
+
+    def _projected(self, queries: Tensor, keys: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Queries, B x Q x H x D, and keys and values, each B x K x H x D."""
+        return self._heads(queries, self.query), self._heads(keys, self.key_value).chunk(2, dim=-2)
+
+    def _weights(self, query: Tensor, key: Tensor, view: View) -> Tensor:
+        position = self._heads(view.encodings, self.position)  # N x H x D
         scale, empty = self.width**-0.5, query.size(-1) - self.width
         by_content = ((query + F.pad(view.content_bias, (0, empty))) * scale).transpose(1, 2)
         by_distance = ((query + F.pad(view.position_bias, (0, empty))) * scale).transpose(1, 2)
         scores = by_content @ key.permute(0, 2, 3, 1)  # B x H x Q x K
         scores = scores + by_key(by_distance @ position.permute(1, 2, 0), key.size(1), view.columns)
-        weights = self.dropout(scores.masked_fill(view.hidden, -math.inf).softmax(dim=-1))
-        heads = weights.to(value.dtype) @ value.transpose(1, 2)  # B x H x Q x D
-        output = F.pad(self.output.weight.unflatten(1, (-1, self.width)), (0, empty)).flatten(1)
-        return linear(heads.transpose(1, 2).flatten(-2), output)
+        return scores.masked_fill(view.hidden, -math.inf).softmax(dim=-1)
 
     def _heads(self, x: Tensor, projection: nn.Linear) -> Tensor:
         """Project ... x C to heads, ... x H x D (twice as many for keys and values), D filled up with zeros."""

@@ -1,0 +1,143 @@
+"""The evidence of where a model's attention goes: `results/attention/<run>.json`, written by `scripts.attention`.
+
+Numbers of every layer and head over a corpus, each with a bootstrap interval, for the trained model and for controls
+that tell what it would be worth without training, without meaning, or without memory; and whole maps of a few
+sentences. Building or loading one with anything missing or of the wrong kind raises one UserError.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+from memtrans import analysis_subject
+from memtrans.analysis_subject import Subject
+from memtrans.errors import UserError, did_you_mean
+from memtrans.records import HASH, check_matches, check_positive
+from memtrans.strict import strict
+
+SCHEMA = 1
+FOLDER = "attention"  # of the folder of results
+BLOCKS = {
+    "process": "memory attends to memory",
+    "write": "memory attends to the sequence",
+    "write_cached": "memory attends to cached rows of the sequence",
+    "read": "the sequence (in a cross-attention, the target) attends to memory",
+    "carried": "the sequence attends to memory that an earlier segment left; a part of read",
+    "normal": "the sequence attends to the sequence (in a cross-attention, the target to the source)",
+    "cached": "the sequence attends to cached rows of the sequence",
+}
+ROWS = {"memory": "memory's rows", "sequence": "the sequence's rows"}
+PATTERNS = {
+    "sharp_diagonal": "a row attends to itself",
+    "blurred_diagonal": "a row averages its neighbours, two to each side",
+    "vertical_stripe": "many rows copy from one column",
+    "horizontal_strip": "one row reads from many columns",
+    "blocks": "groups of neighbours attend within the group",
+}
+CONDITIONS = {
+    "trained": "the run as trained",
+    "untrained": "the same model with weights as the run's seed starts them",
+    "shuffled": "the run as trained, the words of each sentence (of a language model, of the text) in random order",
+    "baseline": "a run without memory, the first tokens of whose sentences are counted as if they were memory",
+}
+# what each number means; masses are means over rows, 0 to 1, entropies nats, patterns 0 (uniform attention) to 1
+STATISTICS = {
+    **{f"mass.{block}": f"share of attention with which {meaning}" for block, meaning in BLOCKS.items()},
+    **{f"entropy.{rows}": f"mean entropy of {meaning}, in nats" for rows, meaning in ROWS.items()},
+    **{
+        f"{block}.{pattern}": f"{BLOCKS[block]}: how much it looks like '{meaning}'"
+        for block in ("process", "write", "read", "normal")
+        for pattern, meaning in PATTERNS.items()
+    },
+}
+Kind = Literal["memory", "sequence", "carried", "cached"]
+
+
+@strict
+class Interval:
+    """A mean over sentences, its interval, and what uniform attention would have (masses and entropies alone)."""
+
+    value: float
+    low: float
+    high: float
+    uniform: float | None = None
+
+
+@strict
+class Head:
+    """All numbers of one head. `part`: encoder, cross (the decoder's attention to the encoder), decoder (of an LM)."""
+
+    part: Literal["encoder", "cross", "decoder"]
+    layer: int  # from 1
+    head: int  # from 1
+    statistics: dict[str, Interval]  # by the names of STATISTICS
+
+    def __post_init__(self) -> None:
+        check_positive(self, "layer", "head")
+        for name in self.statistics:
+            if name not in STATISTICS:
+                raise UserError(f"statistics[{name!r}]: no such number; {did_you_mean(name, STATISTICS)}")
+
+
+@strict
+class Condition:
+    """The numbers of one model on one kind of input; see CONDITIONS."""
+
+    name: Literal["trained", "untrained", "shuffled", "baseline"]
+    run: str  # whose weights, or whose settings
+    sentences: int  # a baseline's sentences must have a word left beside those that stand for memory
+    heads: tuple[Head, ...]
+
+    def __post_init__(self) -> None:
+        check_matches("run", self.run, HASH, "a hash in lower-case hex")
+        check_positive(self, "sentences")
+        if not self.heads:
+            raise UserError("heads: empty; expected the numbers of every layer and head")
+
+
+@strict
+class Example:
+    """The whole maps of one part for one sentence. Of a long segment the last words alone: rows then sum to less."""
+
+    sentence: int  # its number in the split, from 1; of a language model, the segment's
+    part: Literal["encoder", "cross", "decoder"]
+    rows: tuple[str, ...]  # what asks, as text
+    row_kinds: tuple[Kind, ...]
+    columns: tuple[str, ...]  # what is asked
+    column_kinds: tuple[Kind, ...]
+    weights: tuple[tuple[tuple[tuple[float, ...], ...], ...], ...]  # layers x heads x rows x columns, to 3 decimals
+
+    def __post_init__(self) -> None:
+        if (len(self.rows), len(self.columns)) != (len(self.row_kinds), len(self.column_kinds)):
+            raise UserError("row_kinds, column_kinds: expected one for each row and column")
+        for layer in self.weights:
+            for head in layer:
+                if len(head) != len(self.rows) or any(len(row) != len(self.columns) for row in head):
+                    raise UserError(f"weights: expected {len(self.rows)} rows of {len(self.columns)} in each head")
+
+
+@strict
+class AttentionRecord:
+    """Where a run's attention goes. The first of `conditions` is the trained model's own."""
+
+    schema: int
+    subject: Subject
+    confidence: float  # of every interval
+    resamples: int  # bootstrap resamples of the sentences
+    conditions: tuple[Condition, ...]
+    examples: tuple[Example, ...]
+
+    def __post_init__(self) -> None:
+        if self.schema != SCHEMA:
+            raise UserError(f"schema: expected {SCHEMA}, found {self.schema}; use the memtrans that wrote it")
+        names = [condition.name for condition in self.conditions]
+        if names[:1] != ["trained"] or len(set(names)) < len(names):
+            raise UserError(f"conditions: expected trained first and each once, found {', '.join(names) or 'none'}")
+        check_positive(self, "confidence", "resamples")
+
+    @classmethod
+    def load(cls, path: Path) -> "AttentionRecord":
+        return analysis_subject.load(cls, path)
+
+    def save(self, results: Path) -> Path:
+        """Write `<results>/attention/<run>.json`, whole or not at all, and return its path."""
+        return analysis_subject.save(self, results / FOLDER)

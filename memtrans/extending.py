@@ -1,0 +1,90 @@
+"""A trained run continued with another number of memory tokens: a run of its own, which names its parent.
+
+Its identity is the parent's with the new number of tokens, the changed training options, and `parent`: whose weights it
+starts from. Optimiser, learning rate schedule and data order begin anew, as in fairseq's `--finetune-from-model`.
+"""
+
+import copy
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from memtrans.errors import UserError, did_you_mean
+from memtrans.records import Record
+from memtrans.runs import Run
+
+STARTS = ("new", "copies")
+PART = 10  # a tenth of the parent's updates, if nothing is said
+
+
+def extension(parent: Run, record: Record, tokens: int, start: str, changes: list[str]) -> Run:
+    """The run that continues `parent` with `tokens` memory tokens. `changes`: overrides such as train.max_update=100.
+
+    Raises UserError for a parent without memory, as many tokens as it has, or an option that it does not have.
+    """
+    trained = parent.identity["model"].get("memory_tokens") or 0
+    if not trained:
+        raise UserError(f"{parent.folder}: this model has no memory to extend; give a run with model.memory_tokens")
+    if tokens == trained:
+        raise UserError(f"memory_tokens={tokens}: as many as it has; give another number")
+    if start not in STARTS:
+        raise UserError(f"start={start}: expected {' or '.join(STARTS)}")
+    identity = copy.deepcopy(parent.identity)
+    identity["model"]["memory_tokens"] = tokens
+    identity["train"] = _changed(identity["train"] | {"max_update": max(1, record.updates // PART)}, changes)
+    identity["parent"] = {
+        "run": parent.hash,
+        "setting": parent.setting,
+        "memory_tokens": trained,
+        "start": start,  # of tokens that the parent lacks
+    }
+    label = f"{parent.label}, continued with {tokens}"
+    return Run(identity, label, parent.data, parent.runs, parent.results, parent.tracking)
+
+
+def _changed(train: Mapping[str, Any], changes: list[str]) -> dict[str, Any]:
+    try:
+        given: Any = OmegaConf.to_container(OmegaConf.from_dotlist(changes))
+        merged: Any = OmegaConf.to_container(OmegaConf.merge({"train": dict(train)}, given))
+    except OmegaConfBaseException as error:
+        raise UserError(f"{' '.join(changes)}: expected train.key=value ({error})") from error
+    known = [f"train.{key}" for key in train]
+    for key in [*(set(given) - {"train"}), *(f"train.{key}" for key in given.get("train", {}))]:
+        if key not in known:
+            raise UserError(f"{key}: not a training option of the run; {did_you_mean(key, known)}")
+    if not merged["train"]["max_update"] and not merged["train"]["max_epoch"]:
+        raise UserError("neither train.max_update nor train.max_epoch is set: training would never end; set one")
+    return merged["train"]
+
+
+def write_start(parent: Run, run: Run) -> None:
+    """Write the checkpoint that `run` starts from: the parent's scored one with the new number of memory vectors.
+
+    The first are the parent's; further ones are copies of these in turn, or new ones as before training.
+    """
+    if run.start.exists():
+        return
+    from memtrans_fairseq.analysis.lesions import with_more
+
+    from fairseq import checkpoint_utils
+    from omegaconf import DictConfig
+
+    from memtrans import evaluation
+
+    checkpoint = evaluation.checkpoint_of(parent.checkpoints, parent.identity["protocol"]["checkpoint"])
+    state = checkpoint_utils.load_checkpoint_to_cpu(str(checkpoint))
+    (name,) = (key for key in state["model"] if key.endswith("coder.memory.weight"))
+    tokens, start = run.identity["model"]["memory_tokens"], run.identity["parent"]["start"]
+    state["model"][name] = with_more(state["model"][name], tokens, start, in_stream=name.startswith("decoder"))
+    if isinstance(state["cfg"], DictConfig):
+        state["cfg"] = OmegaConf.to_container(state["cfg"])  # as fairseq writes it
+    # carried state has the parent's shape
+    kept = {key: value for key, value in state.items() if key not in ("last_optimizer_state", "task_state")}
+    kept["extra_state"] = {key: value for key, value in state["extra_state"].items() if key != "task_state"}
+    run.folder.mkdir(parents=True, exist_ok=True)
+    temporary = run.start.with_suffix(".tmp")
+    checkpoint_utils.torch_persistent_save(kept, str(temporary))
+    os.replace(temporary, run.start)

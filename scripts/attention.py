@@ -1,0 +1,32 @@
+"""Where a trained run's attention goes: `python -m scripts.attention runs/<hash> [baseline=runs/<hash>] [key=value]`.
+
+Writes results/attention/<hash>.json: for every layer and head, how much attention memory writes, processes and is read
+with, its entropy and its patterns, over a corpus and with intervals; the same for an untrained model, for shuffled
+input and, with `baseline`, for a run without memory whose first tokens stand in for it; and a few whole maps.
+
+  baseline=runs/<hash>  a run of the same corpus without memory
+  split=test            which text; by default the one that the run is scored on
+  sentences=500         so many of it, drawn at random; of a language model, segments in the text's order
+  examples=2            sentences with whole maps
+"""
+
+from memtrans.analysis_arguments import Arguments
+from memtrans.errors import main_guard
+
+
+@main_guard
+def main() -> None:
+    given = Arguments.of(__doc__ or "", {"baseline": None, "split": None, "sentences": 500, "examples": 2})
+    if given is None:
+        return
+    from memtrans import analysis_attention  # torch: only when all is in order
+
+    record = analysis_attention.analyse(given.folder, **given.values)
+    path = record.save(given.run.results)
+    print(f"{given.run.name}: {path}")
+    for condition in record.conditions:
+        print(f"  {condition.name}: {condition.sentences} {record.subject.unit}s, {len(condition.heads)} heads")
+
+
+if __name__ == "__main__":
+    main()

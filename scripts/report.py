@@ -1,0 +1,27 @@
+"""Write the report from the records: `python -m scripts.report`; open results/report/index.html in any browser."""
+
+import argparse
+from pathlib import Path
+
+from memtrans.errors import main_guard
+from memtrans.report.write import check, write
+
+
+@main_guard
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m scripts.report", description="Write results/report/: index.html, REPORT.md and tables.tex."
+    )
+    parser.add_argument("--results", type=Path, default=Path("results"), help="folder of records/ and paper.csv")
+    parser.add_argument("--configs", type=Path, default=Path("configs"), help="folder of sweep/ and variant/")
+    parser.add_argument("--check", action="store_true", help="write nothing; fail if the report is stale")
+    arguments = parser.parse_args()
+    if arguments.check:
+        check(arguments.results, arguments.configs)
+        print(f"{arguments.results / 'report'} is up to date")
+        return
+    print(write(arguments.results, arguments.configs))
+
+
+if __name__ == "__main__":
+    main()
