@@ -10,7 +10,7 @@ input and, with `baseline`, for a run without memory whose first tokens stand in
   examples=2            sentences with whole maps
 """
 
-from memtrans.analysis_arguments import Arguments
+from memtrans.analysis.arguments import Arguments
 from memtrans.errors import main_guard
 
 
@@ -19,9 +19,9 @@ def main() -> None:
     given = Arguments.of(__doc__ or "", {"baseline": None, "split": None, "sentences": 500, "examples": 2})
     if given is None:
         return
-    from memtrans import analysis_attention  # torch: only when all is in order
+    from memtrans.analysis import attention  # torch: only when all is in order
 
-    record = analysis_attention.analyse(given.folder, **given.values)
+    record = attention.analyse(given.folder, **given.values)
     path = record.save(given.run.results)
     print(f"{given.run.name}: {path}")
     for condition in record.conditions:

@@ -11,9 +11,9 @@ before any further training is among the lesions (scripts.lesion kinds=more).
 
 import sys
 
-from memtrans.analysis_arguments import Arguments
+from memtrans.analysis.arguments import Arguments
+from memtrans.analysis.extending import extension, write_start
 from memtrans.errors import UserError, main_guard
-from memtrans.extending import extension, write_start
 from memtrans.sweeping import run_missing
 
 

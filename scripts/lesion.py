@@ -9,9 +9,9 @@ results/lesions/<hash>.json.
   kinds=first,single    some of first, random, single, frozen, zeroed, blind, more (default: all)
 """
 
-from memtrans.analysis_arguments import Arguments
+from memtrans.analysis.arguments import Arguments
+from memtrans.analysis.lesion_record import KINDS
 from memtrans.errors import UserError, did_you_mean, main_guard
-from memtrans.lesion_record import KINDS
 
 
 @main_guard
@@ -23,9 +23,9 @@ def main() -> None:
     for kind in kinds:
         if kind not in KINDS:
             raise UserError(f"kinds: no such kind of lesion {kind!r}; {did_you_mean(kind, KINDS)}")
-    from memtrans import analysis_lesions  # torch: only when all is in order
+    from memtrans.analysis import lesions  # torch: only when all is in order
 
-    record = analysis_lesions.analyse(given.folder, kinds=kinds, **given.values)
+    record = lesions.analyse(given.folder, kinds=kinds, **given.values)
     print(f"{given.run.name}: {record.save(given.run.results)}")
     print(f"  intact: {record.intact.metric} {record.intact.value:.2f} ({record.intact.evidence})")
     for lesion in record.lesions:

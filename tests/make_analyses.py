@@ -4,9 +4,9 @@ from typing import Any
 
 from make_records import BLEU, digest
 
-from memtrans.analysis_subject import Subject
-from memtrans.attention_record import AttentionRecord
-from memtrans.lesion_record import LesionRecord
+from memtrans.analysis.attention_record import AttentionRecord
+from memtrans.analysis.lesion_record import LesionRecord
+from memtrans.analysis.subject import Subject
 
 MEMORY, WORDS = 2, ["▁ein", "▁Hund", "</s>"]
 LAYERS, HEADS = 2, 2

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from places import REPOSITORY, Place
 
-from memtrans.attention_record import AttentionRecord
-from memtrans.lesion_record import LesionRecord
+from memtrans.analysis.attention_record import AttentionRecord
+from memtrans.analysis.lesion_record import LesionRecord
 
 pytestmark = pytest.mark.slow
 

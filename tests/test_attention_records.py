@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from make_records import BLEU, digest
 
-from memtrans.attention_record import STATISTICS, AttentionRecord
+from memtrans.analysis.attention_record import STATISTICS, AttentionRecord
+from memtrans.analysis.lesion_record import LesionRecord
 from memtrans.errors import UserError
-from memtrans.lesion_record import LesionRecord
 
 SUBJECT: dict[str, Any] = {
     "run": "0123456789abcdef",
@@ -129,7 +129,8 @@ def test_what_is_wrong_is_refused_by_name(cls, where, value, says):
 
 
 def test_records_and_usage_need_no_torch():
-    code = "import sys; import memtrans.attention_record, memtrans.lesion_record; print('torch' in sys.modules)"
+    rooms = "memtrans.analysis.attention_record, memtrans.analysis.lesion_record"
+    code = f"import sys; import {rooms}; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
     for script in ("attention", "lesion", "extend"):

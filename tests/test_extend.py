@@ -11,8 +11,8 @@ import torch
 from fairseq import checkpoint_utils
 from make_records import record
 
+from memtrans.analysis.extending import extension, write_start
 from memtrans.errors import UserError
-from memtrans.extending import extension, write_start
 from memtrans.runs import Run, train_arguments
 
 IDENTITY: dict[str, Any] = {

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sacrebleu.metrics import BLEU
 
-from memtrans.analysis_lesions import RESAMPLES, compare_losses, compare_translations
+from memtrans.analysis.lesions import RESAMPLES, compare_losses, compare_translations
 
 
 def losses(segments: int = 200, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -9,8 +9,8 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from memtrans.analysis_subject import Subject
-from memtrans.attention_record import BLOCKS, CONDITIONS, FOLDER, PATTERNS, AttentionRecord, Condition, Head
+from memtrans.analysis.attention_record import BLOCKS, CONDITIONS, FOLDER, PATTERNS, AttentionRecord, Condition, Head
+from memtrans.analysis.subject import Subject
 from memtrans.report.figures import SERIES, SOFT, Drawing, draw
 from memtrans.report.grids import Grid
 from memtrans.tables.cells import MISSING

@@ -7,7 +7,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from memtrans.lesion_record import FOLDER, KINDS, LesionRecord, Measured
+from memtrans.analysis.lesion_record import FOLDER, KINDS, LesionRecord, Measured
 from memtrans.records import NAMES
 from memtrans.report.attention import describe_subject, name
 from memtrans.report.figures import SERIES, SOFT, Drawing, draw

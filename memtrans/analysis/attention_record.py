@@ -8,8 +8,8 @@ sentences. Building or loading one with anything missing or of the wrong kind ra
 from pathlib import Path
 from typing import Literal
 
-from memtrans import analysis_subject
-from memtrans.analysis_subject import Subject
+from memtrans.analysis import subject
+from memtrans.analysis.subject import Subject
 from memtrans.errors import UserError, did_you_mean
 from memtrans.records import HASH, check_matches, check_positive
 from memtrans.strict import strict
@@ -136,8 +136,8 @@ class AttentionRecord:
 
     @classmethod
     def load(cls, path: Path) -> "AttentionRecord":
-        return analysis_subject.load(cls, path)
+        return subject.load(cls, path)
 
     def save(self, results: Path) -> Path:
         """Write `<results>/attention/<run>.json`, whole or not at all, and return its path."""
-        return analysis_subject.save(self, results / FOLDER)
+        return subject.save(self, results / FOLDER)

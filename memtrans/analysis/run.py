@@ -15,8 +15,8 @@ import torch
 from fairseq import checkpoint_utils, utils
 
 from memtrans import evaluation
-from memtrans.analysis_arguments import trained_run
-from memtrans.analysis_subject import Subject
+from memtrans.analysis.arguments import trained_run
+from memtrans.analysis.subject import Subject
 from memtrans.errors import UserError
 from memtrans.files import checksum
 from memtrans.jobs import task_of

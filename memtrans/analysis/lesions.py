@@ -18,10 +18,10 @@ from sacrebleu.metrics import BLEU
 from sacrebleu.significance import PairedTest
 
 from memtrans import evaluation, perplexity
-from memtrans.analysis_run import DRAW_SEED, Opened, check_split, open_run, sentence_batches, stream_of
+from memtrans.analysis.lesion_record import SCHEMA, LesionRecord, Measured
+from memtrans.analysis.run import DRAW_SEED, Opened, check_split, open_run, sentence_batches, stream_of
 from memtrans.corpora import read_lines
 from memtrans.errors import UserError
-from memtrans.lesion_record import SCHEMA, LesionRecord, Measured
 from memtrans.progress import say
 from memtrans.records import Score
 

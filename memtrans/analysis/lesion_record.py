@@ -7,8 +7,8 @@ with anything missing or of the wrong kind raises one UserError.
 from pathlib import Path
 from typing import Literal
 
-from memtrans import analysis_subject
-from memtrans.analysis_subject import Subject
+from memtrans.analysis import subject
+from memtrans.analysis.subject import Subject
 from memtrans.errors import UserError
 from memtrans.records import Score, check_positive
 from memtrans.strict import strict
@@ -77,8 +77,8 @@ class LesionRecord:
 
     @classmethod
     def load(cls, path: Path) -> "LesionRecord":
-        return analysis_subject.load(cls, path)
+        return subject.load(cls, path)
 
     def save(self, results: Path) -> Path:
         """Write `<results>/lesions/<run>.json`, whole or not at all, and return its path."""
-        return analysis_subject.save(self, results / FOLDER)
+        return subject.save(self, results / FOLDER)

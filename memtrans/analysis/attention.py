@@ -21,8 +21,8 @@ from memtrans_fairseq.variants import SettingError
 import numpy as np
 
 from memtrans import evaluation
-from memtrans.analysis_run import DRAW_SEED, Opened, check_split, open_run, sentence_batches, stream_of
-from memtrans.attention_record import SCHEMA, AttentionRecord, Condition, Example, Head, Interval
+from memtrans.analysis.attention_record import SCHEMA, AttentionRecord, Condition, Example, Head, Interval
+from memtrans.analysis.run import DRAW_SEED, Opened, check_split, open_run, sentence_batches, stream_of
 from memtrans.errors import UserError
 from memtrans.progress import say
 
