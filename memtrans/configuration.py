@@ -16,6 +16,7 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
+from memtrans.cluster import settings, slurm
 from memtrans.errors import UserError, did_you_mean, main_guard
 from memtrans.jobs import task_of
 
@@ -45,6 +46,7 @@ def command(function: Callable[[DictConfig], None]) -> Callable[[], None]:
 
     def checked(config: DictConfig) -> None:
         _check_sections(config)
+        settings.check(config)
         function(config)
 
     @functools.wraps(function)
@@ -59,6 +61,9 @@ def command(function: Callable[[DictConfig], None]) -> Callable[[], None]:
     @main_guard
     @functools.wraps(function)
     def entry() -> None:
+        # what this command starts or submits is not part of the job, if any, in which it runs
+        for name in os.environ.keys() - slurm.outside(os.environ).keys():
+            del os.environ[name]
         os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # raise errors instead of printing them in several lines
         with _errors_in_one_line():
             decorated()
@@ -75,6 +80,7 @@ def compose(overrides: Sequence[str] = ()) -> DictConfig:
             with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
                 config = hydra.compose(PRIMARY, list(overrides))
     _check_sections(config)
+    settings.check(config)
     return config
 
 

@@ -16,12 +16,14 @@ from memtrans.stops import STOPPED
 MODULE = ("-m", "memtrans.worker")
 
 
-def start(arguments: Sequence[str], log: Path, environment: Mapping[str, str]) -> tuple[subprocess.Popen, int]:
+def start(
+    arguments: Sequence[str], log: Path, environment: Mapping[str, str], python: Sequence[str] = (sys.executable,)
+) -> tuple[subprocess.Popen, int]:
     """Start Python with these arguments; returns the process, and the byte of the log from which on it writes."""
     with log.open("ab") as file:
         begin = file.tell()
         process = subprocess.Popen(
-            [sys.executable, *arguments],
+            [*python, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.STDOUT,

@@ -10,7 +10,7 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from memtrans.cluster.states import commands, queue_if_any, states
+from memtrans.cluster.states import commands, distinct, queue_if_any, states
 from memtrans.configuration import command
 from memtrans.sweeping import runs_meant
 
@@ -22,11 +22,10 @@ def main(config: DictConfig) -> None:
     for line in commands(top, queue):
         print(line)
     found = states(runs_meant(config, HydraConfig.get().overrides.task), queue)
-    widths = [
-        max((len(text) for text in texts), default=0) for texts in ((s.run.name for s in found), (s.job for s in found))
-    ]
-    for state in found:
-        columns = (state.run.name.ljust(widths[0]), state.word.ljust(7), state.job.ljust(widths[1]), state.text)
+    names = distinct([state.run for state in found])
+    widths = [max((len(text) for text in texts), default=0) for texts in (names, [state.job for state in found])]
+    for name, state in zip(names, found, strict=True):
+        columns = (name.ljust(widths[0]), state.word.ljust(7), state.job.ljust(widths[1]), state.text)
         print("  ".join(column for column in columns if column).rstrip())
     counts = Counter(state.word for state in found)
     print(", ".join([f"{len(found)} runs", *(f"{number} {word}" for word, number in counts.items())]))

@@ -20,14 +20,11 @@ def main(config: DictConfig) -> None:
         if config.get(setting):
             raise UserError(f"{setting}: a setting of scripts.sweep, which runs tables; scripts.train makes one run")
     (run,) = plan_runs([config])
-    if config.launcher.name == "slurm" and run.record() is None:
-        if HydraConfig.get().mode != RunMode.MULTIRUN:
-            from memtrans.cluster.submit import submit
+    if config.launcher.name == "slurm" and HydraConfig.get().mode != RunMode.MULTIRUN and run.record() is None:
+        from memtrans.cluster.submit import submit
 
-            submit([run], config.launcher)
-            return
-        if config.launcher.nodes > 1:
-            raise UserError(f"launcher.nodes={config.launcher.nodes}: with -m a run is on one node; use scripts.sweep")
+        submit([run], config.launcher)
+        return
     if failures := run_missing([run], jobs=1, runs_per_gpu=1):
         raise UserError(f"{run.name} failed: {failures[0].reason} (log: {run.log})")
     record = run.record()

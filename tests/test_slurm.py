@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -189,7 +190,7 @@ def test_of_several_runs_each_has_its_own_fate(slurm, place):
     assert found["long, seed 1"].endswith(", the same command continues it")
     assert found["short, seed 1"].startswith("done perplexity ")
     log = runs["long"].log.read_text()
-    assert log.count("SIGUSR2: stopping after this update") == 2, "one attempt after the first time limit, no third"
+    assert log.count("SIGUSR2: stopping") == 2, "one attempt after the first time limit, no third"
     assert attempts(place)[runs["long"].hash] == 1
     assert (place.folder / "results" / "TABLES.md").exists(), "the table is written whatever happened"
 
@@ -203,11 +204,50 @@ def test_of_several_runs_each_has_its_own_fate(slurm, place):
     assert place.run("cancel", *CLUSTER).stdout == "cancelled: nothing, as there are no jobs\n"
 
 
-def test_several_processes_are_tasks_of_one_job_that_dies_as_a_whole(slurm, place):
+def test_one_that_is_preempted_with_a_time_of_grace_asks_for_another_attempt(slurm, place):
+    name = "Transformer-XL, seed 1"
+    done = place.run("train", "variant=transformer_xl", *CLUSTER, "train.max_update=50000", SBATCH_JOB_NAME="mine")
+    assert done.returncode == 0, done.stderr
+    wait_until(lambda: at_update(place, name, 20), 120, "the run to train")
+    slurm.ask("sbatch", "--partition=urgent", "--ntasks=2", "--output=/dev/null", "--wrap=sleep 20")
+    wait_until(lambda: status(place)[name].startswith("waiting"), 50, "another attempt, before its grace ends")
+    assert " to train (" in status(place)[name]
+    job = task(place, name)
+    assert "Restarts=1 " in slurm.ask("scontrol", "--oneliner", "show", "job", job)
+    (log,) = place.logs()
+    assert "SIGTERM: stopping after this update" in log.read_text()
+    assert len([line for line in queue(slurm) if "PENDING" in line]) == 3, "what comes after it still waits for it"
+    # it need not wait for two minutes
+    slurm.ask("scontrol", "update", f"jobid={job}", "starttime=now")
+    wait_until(lambda: "Loaded checkpoint" in log.read_text(), 90, "the other attempt")
+    slurm.ask("scancel", job)
+    wait_until(lambda: not queue(slurm), 60, "its end")
+    assert status(place)[name].startswith("stopped at epoch ")
+
+
+def test_a_job_that_may_not_be_requeued_says_so(slurm, place):
+    run, launcher = composed(place, "variant=transformer_xl", "train.max_update=50000", "~launcher.additional.requeue")
+    submit([run], launcher)
+    wait_until(lambda: at_update(place, run.name, 20), 120, "the run to train")
+    slurm.ask("scancel", "--signal=USR2", task(place, run.name))
+    wait_until(lambda: not queue(slurm), 60, "its end")
+    assert status(place)[run.name].startswith("failed all is saved, but Slurm does not requeue the job (")
+
+
+def test_several_processes_are_tasks_of_one_job_that_dies_as_a_whole(slurm, place, monkeypatch):
     """The node says that it has two GPUs, for which the processes look in vain: they train on its CPU."""
-    overrides = ("variant=transformer_xl", *CLUSTER, "launcher.gpus=2", "train.max_update=2000")
+    python = f"launcher.python='env WITHIN=1 {sys.executable}'"
+    overrides = ("variant=transformer_xl", *CLUSTER, "launcher.gpus=2", "train.max_update=2000", python)
     overrides = tuple(o for o in overrides if o != "launcher.gpus=0")
     done = place.run("train", *overrides)
+    assert done.returncode == 0, done.stderr
+    wait_until(lambda: not queue(slurm), 120, "the end of the job")
+    (text,) = status(place).values()
+    assert text.startswith("failed torch "), text
+    assert " sees no GPU on " in text
+    monkeypatch.setenv("MEMTRANS_WITHOUT_GPU", "1")
+    others = {"RANK": "1", "WORLD_SIZE": "3", "MASTER_ADDR": "nowhere", "MASTER_PORT": "1"}
+    done = place.run("train", *overrides, **others)
     assert done.returncode == 0, done.stderr
     wait_until(lambda: at_update(place, "Transformer-XL, seed 1", 60), 120, "the run to train")
     ranks = workers(place)
@@ -237,13 +277,19 @@ def workers(place: Place) -> dict[str, int]:
             variables = dict(line.partition("=")[::2] for line in (path.parent / "environ").read_text().split("\0"))
         except OSError:  # it has just ended
             continue
-        if "memtrans.worker" in words and any(word.startswith(str(place.folder)) for word in words):
+        if {"memtrans.worker", "memtrans.cluster.worker"} & set(words) and any(
+            word.startswith(str(place.folder)) for word in words
+        ):
+            assert "WITHIN" in variables, "started by launcher.python"
             found[variables.get("RANK", "0")] = int(path.parent.name)
     return found
 
 
 def test_hydra_s_multirun_makes_a_job_of_each(slurm, place):
     overrides = ("variant=transformer_xl,transformer_lm", "train.max_update=20", *CLUSTER)
+    done = place.run("train", "-m", *overrides, "launcher.prepare=job")
+    assert (done.returncode, done.stderr) == (1, "error: launcher.prepare=job: not with -m, but with scripts.sweep\n")
+    assert not queue(slurm)
     done = place.run("train", "-m", *overrides)
     assert done.returncode == 0, done.stderr
     assert sorted(record["variant"] for record in place.records().values()) == ["transformer_lm", "transformer_xl"]
@@ -263,26 +309,39 @@ def test_a_job_can_prepare_and_submit(slurm, tmp_path):
     wait_until(lambda: not queue(slurm), 120, "the end of all jobs")
 
 
-@pytest.mark.parametrize(
-    ("override", "says"),
-    [
-        ("launcher.partition=nowhere", "Slurm refuses the jobs: sbatch: error: .*nowhere.*; nothing was submitted"),
-        ("launcher.gpus=3 launcher.nodes=2", "launcher.gpus=3 launcher.nodes=2: gpus are those of a run on all its no"),
-        (
-            "launcher.signal_seconds=1800",
-            "launcher.signal_seconds=1800: that is not before the end of launcher.time_mi",
-        ),
-        ("launcher.prepare=there", "launcher.prepare=there: expected here or job"),
-        ("launcher.cpus_per_task=0", "launcher.cpus_per_task=0: expected a whole number of at least 1"),
-    ],
-)
-def test_what_cannot_be_submitted_is_told_in_one_line_and_leaves_nothing(slurm, place, override, says):
-    run, launcher = composed(place, "variant=transformer_xl", *override.split())
-    with pytest.raises(UserError, match=says) as error:
+def test_what_slurm_refuses_is_told_in_one_line_and_leaves_nothing(slurm, place):
+    # the last of the jobs is the one refused
+    run, launcher = composed(place, "variant=transformer_xl", "launcher.small.partition=nowhere")
+    with pytest.raises(
+        UserError, match="Slurm refuses the jobs: sbatch: error: .*nowhere.*; nothing was submitted"
+    ) as e:
         submit([run], launcher)
-    assert "\n" not in str(error.value)
-    assert not queue(slurm)
+    assert "\n" not in str(e.value)
+    wait_until(lambda: not queue(slurm), 30, "an empty queue")
     assert not list(place.folder.glob("runs/slurm/*/"))
+
+
+def test_only_what_the_command_itself_has_held_is_released(slurm, place):
+    run, launcher = composed(place, "variant=transformer_xl", "launcher.table=false", "launcher.at_once=1")
+    slurm.ask("scontrol", "update", f"nodename={slurm.node}", "state=drain", "reason=test")
+    try:
+        submit([run], launcher)
+        assert len(queue(slurm)) == 2, "no table"
+        job = task(place, run.name)
+        slurm.ask("scontrol", "uhold", job)
+        submit([run], launcher)
+        assert "JobHeldUser" in status(place)[run.name]
+        (mark,) = place.folder.glob("runs/slurm/*/released")
+        mark.unlink()  # as if the command had been killed before it released
+        submit([run], launcher)
+        assert "JobHeld" not in status(place)[run.name]
+        assert mark.exists()
+        slurm.ask("scontrol", "hold", job)  # root is an administrator
+        mark.unlink()
+        submit([run], launcher)
+        assert "JobHeldAdmin" in status(place)[run.name]
+    finally:
+        slurm.ask("scontrol", "update", f"nodename={slurm.node}", "state=resume")
 
 
 def test_without_slurm_it_says_so(place, monkeypatch):

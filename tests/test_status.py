@@ -2,17 +2,21 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from places import REPOSITORY
 
 from memtrans import processes
+from memtrans.cluster import job as job_module
+from memtrans.cluster import slurm
 from memtrans.cluster.slurm import QueuedJob
-from memtrans.cluster.states import states
+from memtrans.cluster.states import commands, distinct, states
 from memtrans.cluster.submissions import Submission, jobs_of, live
 from memtrans.configuration import compose
 from memtrans.corpora import Prepared
+from memtrans.errors import UserError
 from memtrans.locks import locked
 from memtrans.runs import Run, plan_run
 
@@ -74,6 +78,66 @@ def test_a_sweep_s_jobs_are_its_own(run):
     assert jobs_of(run.runs, queue, "demo", {run.hash}) == ["7_1"], "the table is for others too"
     assert jobs_of(run.runs, queue[1:], "demo", {run.hash}) == ["7_1", "9"]
     assert jobs_of(run.runs, queue, "demo", {"unknown"}) == []
+
+
+def test_what_is_being_ended_is_no_job_any_more_but_what_is_requeued_is(monkeypatch):
+    lines = "1|N/A|COMPLETING|NONE|j|None\n2|N/A|COMPLETING|2026-01-02T15:10:27|j|None\n"  # of Slurm 22.05
+    lines += "3_4|4|RUNNING|2126-01-01T00:00:00|j|None\n5|N/A|PENDING|N/A|j|DependencyNeverSatisfied\n"
+    monkeypatch.setattr(slurm, "ask", lambda *_: lines)
+    assert [(job.id, job.index) for job in slurm.queued()] == [("1", 0), ("3_4", 4)]
+
+
+def test_a_table_that_failed_is_shown_until_there_is_a_later_one(run):
+    first = Submission.create(run.runs, {"table": []})
+    processes.note_failure(first.folder, "no room")
+    line = f"a job that was to write the table failed: no room (log: {first.folder / 'log.txt'})"
+    assert commands(run.runs, []) == [line]
+    Submission.create(run.runs, {"table": []})
+    assert commands(run.runs, []) == []
+
+
+def test_names_that_repeat_say_which_run_it_is(run):
+    other = replace(run, identity=run.identity | {"size": "base"})
+    assert distinct([run]) == [run.name]
+    assert distinct([run, other]) == [f"{run.name}, demo, {run.hash}", f"{run.name}, base, {other.hash}"]
+
+
+def test_each_attempt_of_a_job_meets_at_another_port():
+    ports = [job_module.port({"SLURM_JOB_ID": j, "SLURM_RESTART_COUNT": r}) for j in ("7", "8") for r in "012"]
+    assert len(set(ports)) == 6
+    assert job_module.port({"SLURM_JOB_ID": "7"}) == ports[0]
+    assert job_module.port({"SLURM_JOB_ID": "67000000"}) < 32768
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        ("launcher.gpus=3 launcher.nodes=2", "launcher.gpus=3 launcher.nodes=2: gpus are those of a run on all its no"),
+        (
+            "launcher.signal_seconds=86400",
+            "launcher.signal_seconds=86400: that is not before the end of launcher.time_",
+        ),
+        ("launcher.signal_seconds=601 launcher.time_min=50", "expected 600 at most, or launcher.max_timeouts would no"),
+        ("launcher.prepare=there", "launcher.prepare=there: expected here or job"),
+        ("launcher.cpus_per_task=0", "launcher.cpus_per_task=0: expected a whole number of at least 1"),
+        ("launcher.gpus=true", "launcher.gpus=True: expected a whole number of at least 0"),
+        ("launcher.accumulate=1.5", "launcher.accumulate=1.5: expected a whole number of at least 1"),
+        ("launcher.max_timeouts=null", "launcher.max_timeouts=None: expected a whole number of at least 0"),
+        ("launcher.mem_gb=4GB", "launcher.mem_gb=4GB: expected null or a whole number of at least 1"),
+        ("launcher.small.time_min=0", "launcher.small.time_min=0: expected a whole number of at least 1"),
+        ("launcher.partition=[a,b]", "launcher.partition=.*: expected null or a word"),
+        ("launcher.setup=module", "launcher.setup=module: expected a list of shell lines"),
+        ("launcher.additional=nice", "launcher.additional=nice: expected options of sbatch by name"),
+        ("+launcher.additional.job_name=mine", "launcher.additional.job_name: jobs are submitted with one of their"),
+        ("launcher.table=1", "launcher.table=1: expected true or false"),
+        ("jobs=2", "jobs=2: for launcher=local; launcher.at_once limits the jobs of a cluster"),
+        ("launcher=local launcher.gpus=two", "launcher.gpus=two: expected null or a whole number of at least 1"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused_before_anything_is_done(overrides, says):
+    with pytest.raises(UserError, match=says) as error:
+        compose(["launcher=slurm", *overrides.split()] if "launcher=" not in overrides else overrides.split())
+    assert "\n" not in str(error.value)
 
 
 def test_the_command_shows_all_runs_and_counts_them(run):

@@ -1,47 +1,109 @@
-"""From the config group `launcher` to the options of sbatch."""
+"""The config group `launcher`: which settings can work, and which options of sbatch they are."""
 
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from memtrans.errors import UserError
+from memtrans.errors import UserError, main_guard
 
 # srun does not inherit sbatch's --cpus-per-task from Slurm 22.05 on, but reads this variable
 CORES = 'export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"'
+LEAST = {"gpus": 0, "nodes": 1, "cpus_per_task": 1, "time_min": 1, "signal_seconds": 1, "at_once": 1}
+LEAST |= {"max_timeouts": 0, "accumulate": 1, "mem_gb": 1, "small.time_min": 1, "small.cpus_per_task": 1}
+LEAST |= {"small.mem_gb": 1}
+WORDS = ("partition", "account", "qos", "constraint", "python", "small.partition")
+# options of sbatch by which jobs are told apart, wait for each other and are told of their end
+OURS = ("job-name", "array", "dependency", "hold", "signal", "parsable", "output", "open-mode", "kill-on-invalid-dep")
 
 
-def check(launcher: DictConfig) -> None:
-    """Refuse settings that cannot work. Raises UserError."""
-    for key, least in {
-        "gpus": 0,
-        "nodes": 1,
-        "cpus_per_task": 1,
-        "time_min": 1,
-        "signal_seconds": 1,
-        "at_once": 1,
-    }.items():
-        if not isinstance(launcher[key], int) or launcher[key] < least:
-            raise UserError(f"launcher.{key}={launcher[key]}: expected a whole number of at least {least}")
-    if launcher.prepare not in ("here", "job"):
-        raise UserError(f"launcher.prepare={launcher.prepare}: expected here or job")
+def check(config: DictConfig) -> None:
+    """Refuse settings of `config.launcher` that cannot work. Raises UserError."""
+    launcher = config.launcher
+    if launcher.name == "local":
+        _check_numbers(launcher, {"gpus": 1, "accumulate": 1}, ("gpus",))
+        return
+    if config.get("jobs") is not None:
+        raise UserError(f"jobs={config.jobs}: for launcher=local; launcher.at_once limits the jobs of a cluster")
+    _check_numbers(launcher, LEAST, ("mem_gb", "small.mem_gb"))
+    _check_types(launcher)
     if launcher.nodes > max(launcher.gpus, 1) or launcher.gpus % launcher.nodes:
         raise UserError(
             f"launcher.gpus={launcher.gpus} launcher.nodes={launcher.nodes}: gpus are those of a run on all its nodes "
             "together, the same number on each"
         )
-    if launcher.signal_seconds >= launcher.time_min * 60:
+    _check_signal(launcher.signal_seconds, launcher.time_min)
+
+
+def _check_numbers(launcher: DictConfig, least: dict[str, int], optional: tuple[str, ...]) -> None:
+    for key, smallest in least.items():
+        value = OmegaConf.select(launcher, key)
+        if value is None and key in optional:
+            continue
+        if not isinstance(value, int) or isinstance(value, bool) or value < smallest:
+            null = "null or " if key in optional else ""
+            raise UserError(f"launcher.{key}={value}: expected {null}a whole number of at least {smallest}")
+
+
+def _check_types(launcher: DictConfig) -> None:
+    for key in WORDS:
+        if not isinstance(value := OmegaConf.select(launcher, key), str | int | None):
+            raise UserError(f"launcher.{key}={value}: expected null or a word")
+    setup = launcher.setup
+    if not isinstance(setup, ListConfig) or not all(isinstance(line, str) for line in setup):
+        raise UserError(f"launcher.setup={setup!s}: expected a list of shell lines, such as [module load cuda]")
+    if not isinstance(launcher.additional, DictConfig):
         raise UserError(
-            f"launcher.signal_seconds={launcher.signal_seconds}: that is not before the end of "
-            f"launcher.time_min={launcher.time_min}"
+            f"launcher.additional={launcher.additional!s}: expected options of sbatch by name, such as "
+            "+launcher.additional.nice=10"
+        )
+    for option in map(str, launcher.additional):
+        if option.replace("_", "-") in OURS:
+            raise UserError(f"launcher.additional.{option}: jobs are submitted with one of their own")
+    if launcher.prepare not in ("here", "job"):
+        raise UserError(f"launcher.prepare={launcher.prepare}: expected here or job")
+    if not isinstance(launcher.table, bool):
+        raise UserError(f"launcher.table={launcher.table}: expected true or false")
+
+
+def _check_signal(seconds: int, minutes: int) -> None:
+    if seconds >= minutes * 60:
+        raise UserError(f"launcher.signal_seconds={seconds}: that is not before the end of launcher.time_min={minutes}")
+    # what comes earlier than 10 minutes and a fifth of the time before the limit, submitit takes for a preemption
+    if seconds > max(600, minutes * 12):
+        raise UserError(
+            f"launcher.signal_seconds={seconds}: with launcher.time_min={minutes} expected {max(600, minutes * 12)} at "
+            "most, or launcher.max_timeouts would not count"
         )
 
 
-def options(launcher: DictConfig, name: str, gpus: int = 0, nodes: int = 1, **further: Any) -> dict[str, Any]:
+class CheckedMultirun(Callback):
+    """Hydra calls this before -m submits anything."""
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        main_guard(check_multirun)(config)
+
+
+def check_multirun(config: DictConfig) -> None:
+    """Refuse what -m cannot do. Raises UserError."""
+    check(config)
+    launcher = config.launcher
+    for key, only in {"nodes": 1, "python": None, "prepare": "here"}.items():
+        if launcher[key] != only:
+            raise UserError(f"launcher.{key}={launcher[key]}: not with -m, but with scripts.sweep")
+
+
+def options(
+    launcher: DictConfig, name: str, gpus: int = 0, nodes: int = 1, small: bool = False, **further: Any
+) -> dict[str, Any]:
     """submitit's parameters of a job called `name` with a process for each of `gpus`, or one if there are none.
 
-    `further` are options of sbatch that the launcher's own do not name.
+    A `small` job has limits of its own. `further` are options of sbatch that the launcher's own do not name.
     """
     settings: dict[str, Any] = OmegaConf.to_container(launcher, resolve=True)  # type: ignore[assignment]
+    if small:
+        settings |= settings["small"] | {"constraint": None}  # which names the GPUs
+        settings["signal_seconds"] = min(settings["signal_seconds"], settings["time_min"] * 12)
     chosen = {key: settings[key] for key in ("partition", "account", "qos", "constraint") if settings[key]}
     if settings["mem_gb"]:
         chosen["mem"] = f"{settings['mem_gb']}GB"

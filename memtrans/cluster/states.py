@@ -1,5 +1,6 @@
 """How far each run is, on the cluster or on this machine: for `scripts.status` and `scripts.cancel`."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,6 +69,12 @@ def _state(run: Run, at_work: tuple[QueuedJob, str] | None) -> State:
     return State(run, "new", "", "")
 
 
+def distinct(runs: Sequence[Run]) -> list[str]:
+    """The runs' names; where several have the same, with size and hash."""
+    often = Counter(run.name for run in runs)
+    return [f"{run.name}, {run.identity['size']}, {run.hash}" if often[run.name] > 1 else run.name for run in runs]
+
+
 def _verb(step: str) -> str:
     return "train" if step == "train" else "be scored"
 
@@ -91,15 +98,21 @@ def duration(seconds: float) -> str:
 
 
 def commands(runs: Path, queue: Sequence[QueuedJob]) -> list[str]:
-    """A line for each job that prepares and submits, if it waits, runs or has failed."""
+    """A line for each job that prepares and submits, if it waits, runs or has failed, and for a table that failed."""
     lines = []
-    for submission in submissions(runs):
+    found = submissions(runs)
+    # a later table has all that an earlier one has
+    last = max(((each.folder / "tasks.json").stat().st_mtime for each in found if "table" in each.tasks), default=0.0)
+    for submission in found:
+        reason = processes.failure(submission.folder)
+        log = submission.folder / "log.txt"
         if "prepare" not in submission.tasks:
+            if reason and (submission.folder / "tasks.json").stat().st_mtime == last:
+                lines.append(f"a job that was to write the table failed: {reason} (log: {log})")
             continue
         jobs = [job for job, _ in submission.jobs(queue)]
-        log = submission.folder / "log.txt"
         if jobs:
             lines.append(f"job {jobs[0].id}, which prepares and submits: {jobs[0].state.lower()} (log: {log})")
-        elif reason := processes.failure(submission.folder):
+        elif reason:
             lines.append(f"a job that was to prepare and submit failed: {reason} (log: {log})")
     return lines

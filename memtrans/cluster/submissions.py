@@ -2,7 +2,7 @@
 
 A submission is some arrays and their table job. Its list of tasks is written before Slurm hears of it, its name is part
 of the jobs' names, and the jobs are held until all of them are there: `submitted` is written then. So a submission
-without that file has never run, and is taken back.
+without that file has never run, and is taken back. One without the file `released` may still be held by us.
 """
 
 import json
@@ -14,7 +14,9 @@ from pathlib import Path
 
 from memtrans.cluster import slurm
 from memtrans.cluster.slurm import QueuedJob
-from memtrans.files import write_json
+from memtrans.errors import UserError
+from memtrans.files import write_json, write_text
+from memtrans.progress import say
 
 PREFIX = "memtrans"
 
@@ -27,10 +29,15 @@ class Submission:
     tasks: Mapping[str, Sequence[str]]
 
     @classmethod
-    def create(cls, runs: Path, tasks: Mapping[str, Sequence[str]], name: str | None = None) -> "Submission":
-        """A new one, whose tasks are known from now on."""
+    def create(
+        cls, runs: Path, tasks: Mapping[str, Sequence[str]], name: str | None = None, command: str = ""
+    ) -> "Submission":
+        """A new one, whose tasks are known from now on. `command`: of the job that prepares."""
         submission = cls(runs / "slurm" / (name or secrets.token_hex(4)), tasks)
-        (submission.folder / "submitted").unlink(missing_ok=True)
+        for mark in ("submitted", "released"):
+            (submission.folder / mark).unlink(missing_ok=True)
+        if command:
+            write_text(submission.folder / "command.txt", f"{command}\n")
         write_json(submission.folder / "tasks.json", tasks)
         return submission
 
@@ -41,7 +48,11 @@ class Submission:
     def start(self, jobs: Iterable[str]) -> None:
         """All its jobs are there: from now on it counts, and those that were held may start."""
         (self.folder / "submitted").touch()
+        self.release(jobs)
+
+    def release(self, jobs: Iterable[str]) -> None:
         slurm.release(jobs)
+        (self.folder / "released").touch()
 
     def name(self, step: str) -> str:
         """Of the job or array that does a step."""
@@ -80,8 +91,11 @@ def mend(runs: Path, queue: Sequence[QueuedJob]) -> list[QueuedJob]:
                 slurm.cancel(job.id for job in jobs)
                 gone.update(job.id for job in jobs)
             shutil.rmtree(submission.folder)
-        elif held := [job.id for job in jobs if job.held]:
-            slurm.release(held)
+        elif not (submission.folder / "released").exists() and (held := [job.id for job in jobs if job.held]):
+            try:
+                submission.release(held)
+            except UserError as error:
+                say(f"jobs stay held: {error}")
     return [job for job in queue if job.id not in gone]
 
 

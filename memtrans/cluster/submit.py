@@ -6,6 +6,7 @@ GPUs; a run that is trained already is only scored.
 
 import hashlib
 import shlex
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,12 @@ import submitit
 from omegaconf import DictConfig
 from submitit.core.utils import FailedJobError
 
+from memtrans import processes
 from memtrans.cluster import settings, slurm
 from memtrans.cluster.job import Command, Step
 from memtrans.cluster.submissions import Submission, live, mend
+from memtrans.configuration import CONFIGS
 from memtrans.errors import UserError
-from memtrans.files import write_text
 from memtrans.locks import locked
 from memtrans.progress import say
 from memtrans.runs import Run
@@ -26,7 +28,6 @@ from memtrans.runs import Run
 
 def submit(runs: Sequence[Run], launcher: DictConfig) -> None:
     """Submit those that have neither a record nor a job, and say so. Raises UserError if Slurm refuses."""
-    settings.check(launcher)
     top = runs[0].runs
     with locked(top / "slurm" / "lock", "submitting"):
         queue = mend(top, slurm.queued())
@@ -37,12 +38,12 @@ def submit(runs: Sequence[Run], launcher: DictConfig) -> None:
         if new:
             for run in new:
                 run.write()
+                processes.forget_failure(run.folder)
             _sent(lambda: _send(new, launcher), top)
 
 
 def submit_command(module: str, overrides: Sequence[str], config: DictConfig) -> None:
     """Submit `python -m <module> <overrides>` as a job, unless there is one already. Raises UserError."""
-    settings.check(config.launcher)
     runs, command = Path(config.paths.runs), ("-m", module, *overrides)
     name = "command-" + hashlib.sha256(repr(command).encode()).hexdigest()[:8]
     with locked(runs / "slurm" / "lock", "submitting"):
@@ -53,9 +54,9 @@ def submit_command(module: str, overrides: Sequence[str], config: DictConfig) ->
             return
 
         def send() -> None:
-            Submission.create(runs, submission.tasks, name)
-            write_text(submission.folder / "command.txt", f"python {shlex.join(command)}\n")
-            job = _array(submission, "prepare", [Command(command, submission.folder)], config.launcher, hold=True)
+            Submission.create(runs, submission.tasks, name, f"python {shlex.join(command)}")
+            call = Command(command, submission.folder)
+            job = _array(submission, "prepare", [call], config.launcher, small=True, hold=True)
             submission.start([job])
             say(f"job {job} will prepare the corpus and submit the runs (log: {submission.folder / 'log.txt'})")
 
@@ -76,11 +77,12 @@ def _send(new: Sequence[Run], launcher: DictConfig) -> None:
     rest = [run for run in new if run not in trained]
     groups = {"train": rest, "evaluate": rest, "score": trained}
     tasks = {step: [run.hash for run in group] for step, group in groups.items() if group}
-    submission = Submission.create(new[0].runs, {**tasks, "table": []})
+    submission = Submission.create(new[0].runs, tasks | ({"table": []} if launcher.table else {}))
+    python = shlex.split(launcher.python) if launcher.python else [sys.executable]
     held, last = [], []
 
     def array(step: str, half: str, gpus: int, nodes: int = 1, **further: Any) -> str:
-        calls = [Step(run.folder, half) for run in groups[step]]
+        calls = [Step(run.folder, half, gpus > 0, python) for run in groups[step]]
         return _array(submission, step, calls, launcher, gpus, nodes, **further)
 
     one = min(launcher.gpus, 1)
@@ -92,8 +94,10 @@ def _send(new: Sequence[Run], launcher: DictConfig) -> None:
     if trained:
         held.append(array("score", "evaluate", one, hold=True))
         last.append(held[-1])
-    table = Command(("-m", "scripts.tabulate", "--results", str(new[0].results)), submission.folder)
-    last.append(_array(submission, "table", [table], launcher, dependency=":".join(["afterany", *last])))
+    if launcher.table:
+        tabulate = ("-m", "scripts.tabulate", "--results", str(new[0].results), "--configs", str(CONFIGS))
+        call = Command(tabulate, submission.folder)
+        last.append(_array(submission, "table", [call], launcher, small=True, dependency=":".join(["afterany", *last])))
     submission.start(held)
     say(f"{len(new)} submitted: jobs {', '.join(sorted({*held, *last}, key=int))}; python -m scripts.status shows them")
 
@@ -105,11 +109,12 @@ def _array(
     launcher: DictConfig,
     gpus: int = 0,
     nodes: int = 1,
+    small: bool = False,
     **further: Any,
 ) -> str:
     """Submit an array that makes these calls, or a plain job that makes the only one; its number."""
-    executor = submitit.SlurmExecutor(submission.folder / step, launcher.max_timeouts, python=launcher.python)
-    executor.update_parameters(**settings.options(launcher, submission.name(step), gpus, nodes, **further))
+    executor = submitit.SlurmExecutor(submission.folder / step, launcher.max_timeouts)
+    executor.update_parameters(**settings.options(launcher, submission.name(step), gpus, nodes, small, **further))
     with executor.batch():
         jobs = [executor.submit(call) for call in calls]
     return jobs[0].job_id.partition("_")[0]
