@@ -163,7 +163,7 @@ class _Plain:
             return
         self.said[worker.run.hash] = time.monotonic()
         if progress := read_progress(worker.run.log, worker.run.identity["train"]):
-            self.say(f"{worker.run.name}: {progress.fraction:.0%}, {progress.text}{_left(worker, progress.fraction)}")
+            self.say(f"{worker.run.name}: {progress.fraction:.0%}, {progress.with_time_left}")
 
     def ended(self, worker: Worker, reason: str | None) -> None:
         seconds = time.monotonic() - worker.started
@@ -200,14 +200,6 @@ def _display(runs: int) -> Iterator[_Plain | _Bars]:
     columns = (TextColumn("{task.description}"), BarColumn(20), TextColumn("{task.fields[text]}"), TimeElapsedColumn())
     with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
         yield _Bars(progress)
-
-
-def _left(worker: Worker, fraction: float) -> str:
-    """Time left, from the speed since this worker started; too little for a run that was continued half-way."""
-    if not 0 < fraction < 1:
-        return ""
-    seconds = (time.monotonic() - worker.started) * (1 - fraction) / fraction
-    return f", {seconds / 60:.0f} min left" if seconds > 90 else f", {seconds:.0f} s left"
 
 
 def _done(run: Run, seconds: float) -> str:

@@ -22,6 +22,18 @@ class Progress:
     tokens_per_second: float | None = None
     seconds_left: float | None = None  # of the training, at the speed of the last updates
 
+    @property
+    def with_time_left(self) -> str:
+        """The text, and how long the training will take yet, if that is known."""
+        return self.text + (f", {_duration(self.seconds_left)} left" if self.seconds_left else "")
+
+
+def _duration(seconds: float) -> str:
+    """In a unit that suits it."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
 
 def read_progress(log: Path, train: dict) -> Progress | None:
     """The newest progress in a log, or None before the first. `train` is the run's training options."""

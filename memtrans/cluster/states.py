@@ -86,15 +86,7 @@ def _reached(progress: Progress | None) -> list[str]:
 def _running(progress: Progress | None) -> str:
     if progress is None:
         return "starting"
-    left = progress.seconds_left
-    return progress.text + (f", {duration(left)} left" if left is not None else "")
-
-
-def duration(seconds: float) -> str:
-    """Seconds in a unit that suits them."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+    return progress.with_time_left
 
 
 def commands(runs: Path, queue: Sequence[QueuedJob]) -> list[str]:
