@@ -127,18 +127,21 @@ def use_signed_distances(model: Any) -> None:
 
     Its own relative shift puts other scores there; without memory this changes nothing.
     """
-    positions = model.pos_emb
 
     class Signed(nn.Module):
+        def __init__(self, positions: nn.Module) -> None:
+            super().__init__()
+            self.positions = positions  # a part of it, so that it moves to the model's device
+
         def forward(self, distances: Tensor) -> Tensor:
-            return positions(torch.arange(len(distances) - 1.0, -len(distances), -1, device=distances.device))
+            return self.positions(torch.arange(len(distances) - 1.0, -len(distances), -1, device=distances.device))
 
     def shift(scores: Tensor) -> Tensor:
         queries, keys = scores.shape[0], (scores.shape[1] + 1) // 2
         rows = torch.arange(queries, device=scores.device)[:, None]
         return scores[rows, queries - 1 - rows + torch.arange(keys, device=scores.device)]
 
-    model.pos_emb = Signed()
+    model.pos_emb = Signed(model.pos_emb)
     for layer in model.layers:
         layer.dec_attn._rel_shift = shift
 

@@ -60,8 +60,7 @@ def plan_sweep(
 
 def _decided_models(sweep: SweepSpec) -> set[str]:
     """The options of models in which the rows of a sweep differ by their own overrides."""
-    keys = {override.partition("=")[0].lstrip("+") for row in sweep.rows for override in row.overrides}
-    return {key for key in keys if key.startswith("model.")}
+    return {key for row in sweep.rows for key in row.own if key.startswith("model.")}
 
 
 def plan_runs(configs: Iterable[DictConfig]) -> list[Run]:

@@ -24,6 +24,11 @@ class SweepRow:
     memory_tokens: int | None = None
     overrides: tuple[str, ...] = ()
 
+    @property
+    def own(self) -> frozenset[str]:
+        """The settings, by dotted key, that this row alone has from its overrides."""
+        return frozenset(override.partition("=")[0].lstrip("+") for override in self.overrides)
+
 
 @strict
 class PaperReference:

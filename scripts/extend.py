@@ -4,7 +4,7 @@ A run of its own, with its own hash and record, which names its parent. It start
 training it needs is short. The same command continues it if it was stopped. How the parent does with more tokens
 before any further training is among the lesions (scripts.lesion kinds=more).
 
-  memory_tokens=20      so many in all; fewer keep the first
+  memory_tokens=20      so many in all; fewer keep the first, and as many as before show what training on is worth alone
   start=new             how tokens that the parent lacks start: new, as before training, or copies of the parent's
   train.max_update=100  any training option of the parent (default: its own, and a tenth of its updates)
 """

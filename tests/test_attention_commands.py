@@ -157,7 +157,6 @@ def test_an_extended_translator_learns_on(translator):
         ("attention", ["sentences=0"], "sentences=0: expected a whole number of at least 1"),
         ("attention", ["sentence=3"], "sentence: no such setting; did you mean sentences?"),
         ("lesion", ["kinds=singel"], "kinds: no such kind of lesion 'singel'; did you mean single?"),
-        ("extend", ["memory_tokens=3"], "memory_tokens=3: as many as it has; give another number"),
         ("extend", [], "memory_tokens: missing; say how many, for example memory_tokens=20"),
         ("extend", ["memory_tokens=5", "start=old"], "start=old: expected new or copies"),
         ("extend", ["memory_tokens=5", "train.max_updates=5"], "train.max_updates: not a training option of the run"),

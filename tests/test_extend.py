@@ -57,7 +57,6 @@ def test_runs_of_parents_that_differ_by_seed_share_a_setting(tmp_path):
 @pytest.mark.parametrize(
     ("tokens", "start", "changes", "says"),
     [
-        (4, "new", [], "memory_tokens=4: as many as it has"),
         (8, "old", [], "start=old: expected new or copies"),
         (8, "new", ["train.lrr=1"], r"train.lrr: not a training option of the run; did you mean train.lr\?"),
         (8, "new", ["train.max_update=null", "train.max_epoch=null"], "training would never end"),

@@ -165,6 +165,19 @@ def test_identical_start_repeats_one_vector():
     assert weight.std().item() == pytest.approx(16**-0.5, rel=0.1)
 
 
+def test_frozen_memory_is_extra_rows_that_are_not_trained():
+    """Not counted as parameters and without a gradient; all else is MemTransformer, to the last bit."""
+    frozen, learned = (build("mem_transformer", memory_tokens=M, memory_frozen=value) for value in (True, False))
+    assert trained(learned) - trained(frozen) == M * 16
+    assert trained(frozen) == trained(build("mem_transformer", memory_tokens=0))
+    source, target = batch(sentences([5, 9])), batch(sentences([6, 6], seed=1))
+    outputs = [model(source, None, target)[0] for model in (frozen, learned)]
+    assert torch.equal(*outputs)
+    outputs[0].square().sum().backward()
+    assert frozen.encoder.memory.weight.grad is None
+    assert frozen.encoder.layers[0].fc1.weight.grad.any()
+
+
 def test_memory_positions():
     """'prefix' is the same as giving the memory rows the first positions of one longer sentence; 'none' gives none."""
     source = batch(sentences([6]))

@@ -1,4 +1,4 @@
-"""A trained run continued with another number of memory tokens: a run of its own, which names its parent.
+"""A trained run continued, mostly with another number of memory tokens: a run of its own, which names its parent.
 
 Its identity is the parent's with the new number of tokens, the changed training options, and `parent`: whose weights it
 starts from. Optimiser, learning rate schedule and data order begin anew, as in fairseq's `--finetune-from-model`.
@@ -23,13 +23,12 @@ PART = 10  # a tenth of the parent's updates, if nothing is said
 def extension(parent: Run, record: Record, tokens: int, start: str, changes: list[str]) -> Run:
     """The run that continues `parent` with `tokens` memory tokens. `changes`: overrides such as train.max_update=100.
 
-    Raises UserError for a parent without memory, as many tokens as it has, or an option that it does not have.
+    As many as it has are the control: what the further training is worth alone. Raises UserError for a parent without
+    memory, or an option that it does not have.
     """
     trained = parent.identity["model"].get("memory_tokens") or 0
     if not trained:
         raise UserError(f"{parent.folder}: this model has no memory to extend; give a run with model.memory_tokens")
-    if tokens == trained:
-        raise UserError(f"memory_tokens={tokens}: as many as it has; give another number")
     if start not in STARTS:
         raise UserError(f"start={start}: expected {' or '.join(STARTS)}")
     identity = copy.deepcopy(parent.identity)

@@ -14,7 +14,7 @@ from memtrans.claims.spec import Claim, Test
 from memtrans.significance import Comparison, Difference, holm
 from memtrans.significance.interval import LEVEL
 from memtrans.sweeps_spec import SweepSpec
-from memtrans.tables.recipe import difference_text, differing
+from memtrans.tables.recipe import difference_text
 from memtrans.tables.rows import Row, Table
 
 Answer = Literal["supported", "contradicted", "undecided", "not measured"]
@@ -145,8 +145,8 @@ def _find(test: Test, table: Table, comparisons: Comparisons) -> Finding:
     (row,), (other,) = rows, others
     if row.evidence != other.evidence:
         return replace(empty, why_not=f"{test.row} and {test.than} were not scored alike")
-    if differing(row.recipe, other.recipe):
-        return replace(empty, why_not=f"not trained alike: {difference_text(row.recipe, other.recipe)}")
+    if unlike := row.unlike(other):
+        return replace(empty, why_not=f"not trained alike: {difference_text(row.recipe, other.recipe, unlike)}")
     difference = compare(row, other, comparisons)
     if difference is None or not difference.testable:
         return replace(empty, difference=difference, why_not="not enough seeds in common")

@@ -11,7 +11,6 @@ from memtrans.progress import say
 from memtrans.records import Record
 from memtrans.significance import sentences
 from memtrans.significance.evidence import SCHEMA, Comparison, Pair, load_comparisons, paired
-from memtrans.tables.recipe import differing
 from memtrans.tables.rows import Row, Table
 
 Translations = dict[str, list[str]]  # the scored sentences by run
@@ -50,7 +49,7 @@ def _pairs(table: Table, wanted: set[tuple[str, str]]) -> list[tuple[Row, Row]]:
         if (other is table.baseline(row) or (row.label, other.label) in wanted)
         and other is not row
         and row.evidence == other.evidence
-        and not differing(row.recipe, other.recipe)
+        and not row.unlike(other)
         and paired(row.records, other.records)
     ]
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 from memtrans.records import NAMES, Record, Score
 from memtrans.tables.cells import MISSING, UNKNOWN, letter, name
-from memtrans.tables.recipe import difference_text, differing
+from memtrans.tables.recipe import difference_text
 from memtrans.tables.rows import BASELINE, Row, Table, chrf_of
 
 PUBLISHED = ("paper", "lm")  # protocols that score as the published tables do
@@ -45,8 +45,8 @@ def _without_baseline(table: Table) -> list[str]:
 
 
 def _cause(row: Row, baselines: list[Row]) -> str:
-    nearest = min(baselines, key=lambda baseline: len(differing(row.recipe, baseline.recipe)))
-    text = difference_text(row.recipe, nearest.recipe)
+    nearest = min(baselines, key=lambda baseline: len(row.unlike(baseline)))
+    text = difference_text(row.recipe, nearest.recipe, row.unlike(nearest))
     if not text:
         return f"several {BASELINE} rows have the same training and decoding settings"
     return f"the training or decoding settings differ from the baseline's ({text})"

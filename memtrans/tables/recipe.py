@@ -3,12 +3,12 @@
 Only records of one recipe make a difference to the baseline that says something about the variant.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 Recipe = dict[str, Any]  # value by dotted key
 MEMORY_KEYS = (
-    *("memory_tokens", "memory_init", "memory_positions", "decoder_reads", "share_memory_layers"),
+    *("memory_tokens", "memory_init", "memory_frozen", "memory_positions", "decoder_reads", "share_memory_layers"),
     # of language models: where memory stands, how far it reaches back, and the cache of Transformer-XL
     *("memory_placement", "memory_every", "memory_bptt", "attention_window", "mem_len"),
 )
@@ -34,9 +34,9 @@ def differing(one: Recipe, other: Recipe) -> list[str]:
     return [key for key in found if key not in BUILD_KEYS or (key in one and key in other)]
 
 
-def difference_text(one: Recipe, other: Recipe) -> str:
-    """The first differing settings in words, for example "train.max_update 100 against 3000"."""
-    keys = differing(one, other)
+def difference_text(one: Recipe, other: Recipe, keys: Sequence[str] | None = None) -> str:
+    """The first of the differing settings (or of `keys`) in words: "train.max_update 100 against 3000"."""
+    keys = differing(one, other) if keys is None else keys
     texts = [f"{key} {_text(one, key)} against {_text(other, key)}" for key in keys[:SHOWN]]
     more = [f"{len(keys) - SHOWN} more"] if len(keys) > SHOWN else []
     return ", ".join([*texts, *more])

@@ -37,11 +37,15 @@ class Evidence(NamedTuple):
 
 @dataclass(frozen=True)
 class Row:
-    """One row: a label, the records that may be averaged (same setting and evidence), and the planned seeds if any."""
+    """One row: a label, the records that may be averaged (same setting and evidence), and the planned seeds if any.
+
+    `own`: the settings, by dotted key, that the sweep file gives this row alone, so that it differs in them on purpose.
+    """
 
     label: str
     records: tuple[Record, ...] = ()
     planned: tuple[int, ...] | None = None
+    own: frozenset[str] = frozenset()
 
     @property
     def evidence(self) -> Evidence | None:
@@ -55,6 +59,10 @@ class Row:
     def recipe(self) -> Recipe:
         """How its records were trained and decoded; all of one setting are of one recipe."""
         return recipe_of(self.records[0].config) if self.records else {}
+
+    def unlike(self, other: "Row") -> list[str]:
+        """The settings in which it was trained or decoded otherwise than `other`, and not on purpose."""
+        return [key for key in differing(self.recipe, other.recipe) if key not in self.own | other.own]
 
     @property
     def headlines(self) -> dict[int, float]:
@@ -108,8 +116,8 @@ class Table:
         return [other for other in self.rows if row.records and _is_baseline(other) and other.evidence == row.evidence]
 
     def baseline(self, row: Row) -> Row | None:
-        """The baseline that was trained and decoded as the row was; None unless there is just one."""
-        fitting = [other for other in self.baselines(row) if not differing(row.recipe, other.recipe)]
+        """The baseline that was trained and decoded as the row was, but on purpose; None unless there is just one."""
+        fitting = [other for other in self.baselines(row) if not row.unlike(other)]
         return fitting[0] if len(fitting) == 1 else None
 
     def difference(self, row: Row, values: Callable[[Row], Mapping[int, float]]) -> Summary | None:
@@ -165,16 +173,20 @@ def build_tables(
 def _rows(records: Sequence[Record], plans: Sequence[SweepSpec]) -> tuple[Row, ...]:
     """The planned rows in their order, measured or not, then all others by label."""
     seeds: dict[str, tuple[int, ...]] = {}
+    own: dict[str, frozenset[str]] = {}
     for plan in plans:
         for row in plan.rows:
             seeds[row.label] = tuple(sorted({*seeds.get(row.label, ()), *plan.seeds}))
+            own[row.label] = row.own
     alike: dict[str, dict[tuple, list[Record]]] = defaultdict(lambda: defaultdict(list))
     for record in sorted(records, key=lambda record: (record.seed, record.run)):
         alike[record.label][record.setting, Evidence.of(record)].append(record)
     rows = []
     for label in [*seeds, *sorted(alike.keys() - seeds.keys(), key=_natural)]:
         groups = [group for _, group in sorted(alike[label].items(), key=lambda item: item[0])]
-        rows += [Row(label, _one_per_seed(group), seeds.get(label)) for group in groups or [[]]]
+        rows += [
+            Row(label, _one_per_seed(group), seeds.get(label), own.get(label, frozenset())) for group in groups or [[]]
+        ]
     return tuple(rows)
 
 

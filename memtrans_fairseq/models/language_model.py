@@ -59,7 +59,7 @@ class LanguageModelDecoder(FairseqDecoder):
         self.layers = nn.ModuleList(make_layer() for _ in range(cfg.decoder_layers))
         self.apply(self._initialise)
         # scaled as in the authors' code: like rows that layer norms put out, and like carried memory
-        self.memory = MemoryTokens(cfg.memory_tokens, channels, cfg.memory_init, 1.0) if cfg.memory_tokens else None
+        self.memory = MemoryTokens.of(cfg, channels, 1.0)
 
     def _initialise(self, module: nn.Module) -> None:
         """As Transformer-XL: normal, biases 0, layer norms around 1, projections of embeddings 0.01."""

@@ -52,7 +52,7 @@ class MemoryEncoder(TransformerEncoderBase):
         super().__init__(cfg, dictionary, embed_tokens)
         del self.make_layer
         channels = embed_tokens.embedding_dim
-        self.memory = MemoryTokens(cfg.memory_tokens, channels, cfg.memory_init) if cfg.memory_tokens else None
+        self.memory = MemoryTokens.of(cfg, channels, channels**-0.5)
 
     def build_encoder_layer(self, cfg: TransformerConfig) -> nn.Module:
         layer = self.make_layer()
