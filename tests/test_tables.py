@@ -218,6 +218,55 @@ def test_each_row_finds_the_baseline_of_its_own_settings(project: Path) -> None:
     )
 
 
+CONTROLS = """
+name: toy_controls
+title: Another table's controls
+corpus: toy
+size: demo
+protocol: paper
+seeds: [1]
+rows:
+  - {variant: transformer, label: Longer, overrides: [train.max_update=3000]}
+"""
+
+
+def test_a_sweep_s_row_may_be_unlike_its_baseline_on_purpose(project: Path) -> None:
+    """In what the sweep sets, and in nothing else; it stands in the table of the same corpus, size and protocol."""
+    (project / "configs/sweep/toy_controls.yaml").write_text(CONTROLS)
+    add(project, "Transformer", 1, 10.0, **trained("Transformer", updates=100))
+    add(project, "Longer", 1, 12.0, **trained("Longer"))
+    made = text(project)
+    assert made.count("\n## ") == 1
+    assert cells(made, "Longer")["Δ Transformer"] == "+2.00"
+    assert cells(made, "Longer")["seeds"] == "1 of 1"
+    assert "Not alike on purpose: Longer (train.max_update 3000 against 100)." in made
+    assert "**Warning.**" not in made
+    add(project, "Longer", 1, 13.0, **trained("Longer", beam=1))
+    made = text(project)
+    assert "No difference to the Transformer for Longer" in made
+    assert "(protocol.beam 1 against 5)" in made
+
+
+def test_a_continued_run_is_read_against_its_parent(project: Path) -> None:
+    for seed, before, after in ((1, 20.0, 20.5), (2, 22.0, 22.7), (3, 21.0, None)):
+        parent = digest(f"parent {seed}")
+        add(project, "MemTransformer 10", seed, before, run=parent)
+        if after:
+            config = {**fields()["config"], "parent": {"run": parent, "memory_tokens": 10}}
+            add(project, "MemTransformer 10, continued with 20", seed, after, config=config, updates=300)
+    made = text(project)
+    assert made.index("### Continued") > made.index("MemCtrl 20, pre-LN"), "not among the rows of the sweep"
+    row = cells(made, "MemTransformer 10, continued with 20", table=1)
+    assert row == {
+        "model": "MemTransformer 10, continued with 20",
+        "BLEU": "21.60 ± 1.56",
+        "seeds": "2",
+        "Δ before": "+0.60 ± 0.14",
+        "further updates": "300",
+        "parameters": "1,234,567",
+    }
+
+
 def test_only_the_first_differing_settings_are_named() -> None:
     one = {"a": 1, "b": [0.9, 0.98], "c": None, "d": 1, "same": 7}
     assert difference_text(one, {"b": [0.9, 0.999], "c": 2, "d": 2, "e": 3, "same": 7}) == (

@@ -52,7 +52,7 @@ def _section(table: Table) -> str:
     parts = [f"## {table.title}\n", f"Corpus {table.corpus}, size {table.size}, protocol {table.protocol}.{state}\n"]
     parts += [f"**Warning.** {warning}\n" for warning in warnings(table)]
     parts += [_grid(columns_of(table), table.rows), "".join(f"- {note}\n" for note in notes(table))]
-    return "\n".join([*parts, *_further(table)])
+    return "\n".join([*parts, *_further(table), *_continued(table)])
 
 
 def _grid(columns: Sequence[Column], rows: Sequence[Row]) -> str:
@@ -84,6 +84,23 @@ def _further(table: Table) -> list[str]:
     rows = [row for row in table.rows if row.records]
     lines.append(f"- Δ: mean difference to the {BASELINE} of the same seed. Other metrics, if any: in the records.\n")
     return ["### Further scores of the same runs\n", _grid(columns, rows), "".join(lines)]
+
+
+def _continued(table: Table) -> list[str]:
+    """A table of the runs that continue others; nothing if there are none."""
+    if not table.continued:
+        return []
+    columns: list[Column] = [
+        ("model", lambda row: row.label),
+        (NAMES[table.metric], lambda row: mean(summarise(row.headlines))),
+        ("seeds", lambda row: str(len(row.headlines))),
+        ("Δ before", lambda row: mean(table.gain(row), sign=True)),
+        ("further updates", lambda row: f"{row.records[0].updates:,}"),
+        ("parameters", lambda row: f"{row.records[0].parameters:,}"),
+    ]
+    note = "- Δ before: mean difference to the same run before it was continued. The one with as many tokens as before "
+    note += "shows what training on is worth alone.\n"
+    return ["### Continued with more memory\n", _grid(columns, table.continued), note]
 
 
 def _measure_columns(measure: Measure, mark: str, table: Table) -> list[Column]:

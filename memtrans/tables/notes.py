@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 from memtrans.records import NAMES, Record, Score
 from memtrans.tables.cells import MISSING, UNKNOWN, letter, name
-from memtrans.tables.recipe import difference_text
+from memtrans.tables.recipe import difference_text, differing
 from memtrans.tables.rows import BASELINE, Row, Table, chrf_of
 
 PUBLISHED = ("paper", "lm")  # protocols that score as the published tables do
@@ -64,7 +64,17 @@ def notes(table: Table) -> list[str]:
     if table.metric == "perplexity":
         measured.append("Lower is better.")
     evidence = sorted({_evidence(record) for record in table.records})
-    return [*evidence, *measured, *_paper_notes(table), *_run_notes(table), _legend()]
+    return [*evidence, *measured, *_on_purpose(table), *_paper_notes(table), *_run_notes(table), _legend()]
+
+
+def _on_purpose(table: Table) -> list[str]:
+    """The settings in which rows differ from their baseline because the sweep says so."""
+    found = []
+    for row in table.rows:
+        if row.records and row.label != BASELINE and (baseline := table.baseline(row)):
+            if keys := differing(row.recipe, baseline.recipe):
+                found.append(f"{name(row, table)} ({difference_text(row.recipe, baseline.recipe, keys)})")
+    return [f"Not alike on purpose: {'; '.join(found)}."] if found else []
 
 
 def describe(score: Score) -> str:

@@ -70,6 +70,11 @@ class Row:
         return {record.seed: record.headline.value for record in self.records}
 
     @property
+    def parents(self) -> dict[int, str]:
+        """The runs that its records continue, by seed; empty for runs that began anew."""
+        return {record.seed: record.config["parent"]["run"] for record in self.records if "parent" in record.config}
+
+    @property
     def chrf(self) -> dict[int, float]:
         """chrF on the headline's split by seed."""
         scores = {record.seed: chrf_of(record) for record in self.records}
@@ -78,7 +83,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """All rows of one (corpus, size, protocol, metric), with the published table they are read against."""
+    """All rows of one (corpus, size, protocol, metric), with the published table they are read against.
+
+    `continued`: rows of runs that went on from others, which are read against those and not against a baseline.
+    """
 
     title: str
     corpus: str
@@ -88,6 +96,7 @@ class Table:
     rows: tuple[Row, ...]
     paper: PaperTable = field(default_factory=dict)
     paper_of: tuple[str, str] = ("", "")  # corpus and size of the published table
+    continued: tuple[Row, ...] = ()
 
     @property
     def is_papers_own(self) -> bool:
@@ -124,6 +133,12 @@ class Table:
         """Mean paired difference of `values` (of a row, by seed) to the same-seed baseline; None without one."""
         baseline = self.baseline(row)
         return None if baseline is None else summarise(values(row), values(baseline))
+
+    def gain(self, row: Row) -> Summary | None:
+        """Of a continued row: mean difference to the runs that it continues; None where their records are not here."""
+        scores = {record.run: record.headline.value for other in self.rows for record in other.records}
+        before = {seed: scores[run] for seed, run in row.parents.items() if run in scores}
+        return summarise(row.headlines, before) if before else None
 
     def paper_difference(self, label: str) -> float | None:
         """The published value minus the published baseline's, where both are known."""
@@ -163,10 +178,12 @@ def build_tables(
         reference = next(((s.paper.corpus, s.paper.size) for s in plans if s.paper), (corpus, size))
         published = [metric for (*where, metric) in sorted(paper) if tuple(where) == reference]
         for metric in sorted({record.headline.metric for record in found}) or published[:1]:
-            rows = _rows([record for record in found if record.headline.metric == metric], plans)
+            alike = [record for record in found if record.headline.metric == metric]
+            rows = _rows([record for record in alike if "parent" not in record.config], plans)
+            continued = _rows([record for record in alike if "parent" in record.config], [])
             title = plans[0].title if plans else f"{corpus}, {size}, {protocol}"
             cells = paper.get((*reference, metric), {})
-            tables.append(Table(title, corpus, size, protocol, metric, rows, cells, reference))
+            tables.append(Table(title, corpus, size, protocol, metric, rows, cells, reference, continued))
     return tables
 
 
