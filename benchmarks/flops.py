@@ -26,7 +26,6 @@ from memtrans.runs import Run, train_arguments  # noqa: E402
 from memtrans.sweeping import plan_runs, plan_sweep  # noqa: E402
 from memtrans.sweeps_spec import load_sweeps  # noqa: E402
 
-
 FILLING = 2  # batches that are not counted: caches and earlier segments are not yet there
 
 
@@ -39,7 +38,9 @@ def main() -> None:
     options = parser.parse_intermixed_args()
     logging.disable(logging.INFO)
     configs, _ = plan_sweep(options.sweep, [1], options.overrides)
-    print("| row | GFLOP per batch | to the first row | updates | updates of the first row |\n|---|---:|---:|---:|---:|")
+    print(
+        "| row | GFLOP per batch | to the first row | updates | updates of the first row |\n|---|---:|---:|---:|---:|"
+    )
     first = None
     for run in plan_runs(configs):
         found = flops(run, options.batches)
