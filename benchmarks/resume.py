@@ -45,9 +45,8 @@ def main() -> None:
         print(f"| | {' | '.join(COPIES)} | noise | stopped, difference |\n|---|{'---:|' * (len(COPIES) + 2)}")
         for name in values[0]:
             alone, again, stopped = (value[name] for value in values)
-            print(
-                f"| {name} | {alone:.4f} | {again:.4f} | {stopped:.4f} | {again - alone:+.4f} | {stopped - alone:+.4f} |"
-            )
+            differences = " | ".join(f"{value - alone:+.4f}" for value in (again, stopped))
+            print(f"| {name} | {alone:.4f} | {again:.4f} | {stopped:.4f} | {differences} |")
 
 
 def _copy(folder: Path, overrides: list[str]) -> Run:

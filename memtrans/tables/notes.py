@@ -71,9 +71,9 @@ def _on_purpose(table: Table) -> list[str]:
     """The settings in which rows differ from their baseline because the sweep says so."""
     found = []
     for row in table.rows:
-        if row.records and row.label != BASELINE and (baseline := table.baseline(row)):
-            if keys := differing(row.recipe, baseline.recipe):
-                found.append(f"{name(row, table)} ({difference_text(row.recipe, baseline.recipe, keys)})")
+        baseline = table.baseline(row) if row.label != BASELINE else None
+        if baseline and differing(row.recipe, baseline.recipe):
+            found.append(f"{name(row, table)} ({difference_text(row.recipe, baseline.recipe)})")
     return [f"Not alike on purpose: {'; '.join(found)}."] if found else []
 
 
