@@ -8,7 +8,6 @@ how many updates the baseline could make for the arithmetic of the row's: what e
 """
 
 import argparse
-import contextlib
 import itertools
 import logging
 import sys
@@ -59,11 +58,15 @@ def flops(run: Run, batches: int) -> float:
     trainer = Trainer(config, task, model, criterion)
     samples = trainer.get_train_iterator(epoch=1).next_epoch_itr(shuffle=True)
     trainer.begin_epoch(1)
-    counter = FlopCounterMode(display=False)
-    for update, sample in enumerate(itertools.islice(samples, FILLING + batches)):
-        with counter if update >= FILLING else contextlib.nullcontext():
-            task.train_step(sample, model, criterion, trainer.optimizer, update)
-        trainer.optimizer.zero_grad()
+
+    def train(number: int) -> None:
+        for sample in itertools.islice(samples, number):
+            task.train_step(sample, model, criterion, trainer.optimizer, 0)
+            trainer.optimizer.zero_grad()
+
+    train(FILLING)
+    with FlopCounterMode(display=False) as counter:
+        train(batches)
     return counter.get_total_flops() / batches
 
 
