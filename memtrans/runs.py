@@ -57,6 +57,11 @@ class Run:
         return f"{self.label}, seed {self.seed}"
 
     @property
+    def tracked(self) -> bool:
+        """Whether a tracker is switched on."""
+        return bool(self.tracking["wandb"] or self.tracking["tensorboard"])
+
+    @property
     def folder(self) -> Path:
         return self.runs / self.hash
 
@@ -69,6 +74,11 @@ class Run:
         return self.folder / "metrics.jsonl"
 
     @property
+    def attention(self) -> Path:
+        """Maps of some sentences, if a tracker was to show them."""
+        return self.folder / "attention.json"
+
+    @property
     def start(self) -> Path:
         """The checkpoint that it starts from, if it continues another run (see `extending`)."""
         return self.folder / "start.pt"
@@ -77,10 +87,13 @@ class Run:
     def checkpoints(self) -> Path:
         return self.folder / "checkpoints"
 
+    @property
+    def record_path(self) -> Path:
+        return self.results / "records" / f"{self.hash}.json"
+
     def record(self) -> Record | None:
         """The record of this run, or None if it has not finished."""
-        path = self.results / "records" / f"{self.hash}.json"
-        return Record.load(path) if path.exists() else None
+        return Record.load(self.record_path) if self.record_path.exists() else None
 
     def write(self) -> Path:
         """Write the run's own description, from which a worker in another process reads it back."""

@@ -18,8 +18,16 @@ class Stops:
     """The signals of this process, from `watch` on."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self.received = False
         self.waits = False
+
+    @property
+    def asked(self) -> bool:
+        """Whether one has come, also while it had to wait."""
+        if self.waits:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # here what is pending is received
+            signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        return self.received
 
     def watch(self) -> None:
         for number in SIGNALS:
@@ -32,7 +40,7 @@ class Stops:
             signal.signal(number, signal.SIG_IGN)
 
     def _receive(self, number: int, _: object) -> None:
-        self.asked = True
+        self.received = True
         self.ignore()  # the first one is being obeyed
         say = "stopping after this update" if self.waits else "stopping"
         with contextlib.suppress(OSError):  # not `print`, which may just be at work
@@ -40,20 +48,17 @@ class Stops:
         if not self.waits:
             sys.exit(STOPPED)
 
-    @staticmethod
-    def spare_helpers() -> None:
-        """Processes that are forked from now on do not get the signals: an update may need the batch they load.
-
-        They have to be killed, or to end by themselves.
-        """
-        os.register_at_fork(after_in_child=lambda: signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS))
-
     def wait(self) -> None:
-        """From now on a signal waits to be asked for."""
+        """From now on a signal waits to be asked for. Processes that are started from now on do not get it.
+
+        An update may need them: what loads its batch, or compiles its code. They end by themselves, or are killed.
+        """
         self.waits = True
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
 
     def resume(self) -> None:
         """From now on a signal ends the process at once, as does one that has come meanwhile."""
         self.waits = False
-        if self.asked:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        if self.received:
             sys.exit(STOPPED)

@@ -48,7 +48,6 @@ def train(run: Run, ranks: Ranks, stops: Stops) -> None:
     if not ranks.several:
         for name in VARIABLES:  # fairseq would look for others
             os.environ.pop(name, None)
-    stops.spare_helpers()
     try:
         with _failures(ranks, stops), sharing, stoppable(lambda: stops.asked, stops.wait):
             memtrans_fairseq.cli.main(["train", *options])

@@ -20,7 +20,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from memtrans.errors import UserError, main_guard
 from memtrans.files import write_json, write_text
@@ -31,6 +31,9 @@ from memtrans.runs import Run
 from memtrans.stops import Stops
 from memtrans.tracking import tracked
 from memtrans.training import LostRank, join, ready, train
+
+if TYPE_CHECKING:
+    from memtrans.analysis.run import Opened
 
 HALVES = ("train", "evaluate")
 CODE = ("memtrans", "memtrans_fairseq", "scripts", "configs", "pyproject.toml")  # what a result depends on
@@ -80,9 +83,14 @@ def work(run: Run, halves: Sequence[str], ranks: Ranks, stops: Stops) -> None:
                 _note_hardware(run, ranks.count)
                 train(run, ranks, stops)
             if "evaluate" in halves:
-                record = evaluate(run)
+                opened = _open(run)
+                record = evaluate(opened)
                 metrics.scores(record)
                 record.save(run.results / "records")
+                if run.tracked:
+                    from memtrans.analysis.examples import keep_maps
+
+                    keep_maps(opened)
 
 
 def _arguments(arguments: Sequence[str]) -> tuple[Run, tuple[str, ...]]:
@@ -94,19 +102,22 @@ def _arguments(arguments: Sequence[str]) -> tuple[Run, tuple[str, ...]]:
     raise UserError(f"{' '.join(arguments) or 'no arguments'}: expected runs/<hash> [{'|'.join(HALVES)}]")
 
 
-def evaluate(run: Run) -> Record:
-    """Score what the protocol names; the record of the run. Raises UserError if it is not trained."""
+def _open(run: Run) -> "Opened":
+    """The trained run's model. Raises UserError if it is not trained."""
     if not (run.folder / "trained").exists():
         raise UserError(f"{run.name} is not trained yet: python -m memtrans.worker {run.folder} train")
-    from memtrans import evaluation
+    from memtrans.analysis.run import open_run
 
-    protocol = run.identity["protocol"]
-    checkpoint = evaluation.checkpoint_of(run.checkpoints, protocol["checkpoint"])
-    model, task = evaluation.load_model(checkpoint, run.data, in_half=run.job.IN_HALF)
+    return open_run(run.folder, in_half=True)
+
+
+def evaluate(opened: "Opened") -> Record:
+    """Score what the protocol names; the record of the run."""
+    run, protocol = opened.run, opened.run.identity["protocol"]
     scores: list[Score] = []
     for split in [protocol["split"], *protocol["extra_splits"]]:
-        scores += run.job.score_split(run, model, task, split, protocol, run.folder)
-    return _record(run, model, scores)
+        scores += run.job.score_split(run, opened.model, opened.task, split, protocol, run.folder)
+    return _record(run, opened.model, scores)
 
 
 def _record(run: Run, model: Any, scores: list[Score]) -> Record:

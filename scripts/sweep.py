@@ -40,8 +40,7 @@ def main(config: DictConfig) -> None:
     elif config.launcher.name == "slurm" and config.launcher.prepare == "job":
         from memtrans.cluster.submit import submit_command
 
-        again = [override for override in overrides if not override.startswith("launcher.prepare=")]
-        submit_command("scripts.sweep", [*again, "launcher.prepare=here"], config)
+        submit_command("scripts.sweep", overrides, config)
     else:
         runs = plan_runs(configs)
         _do(runs, config, configs[0].size.runs_per_gpu)

@@ -2,6 +2,7 @@
 
 For runs that were trained without a tracker, or lost theirs. `wandb=online` uploads; `wandb=offline` makes a folder
 `runs/<hash>/wandb/offline-run-*` for `wandb sync`. The run's hash is its id at W&B: a run that is there is continued.
+Where attention goes is shown of runs that were scored with a tracker on, which keep maps of it in their folder.
 """
 
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 from memtrans.errors import UserError, did_you_mean, main_guard
 from memtrans.runs import Run
 from memtrans.tracking.metrics import read
+from memtrans.tracking.pictures import draw
 from memtrans.tracking.trackers import chosen
 
 SETTINGS = {"wandb": ("offline", "online"), "tensorboard": ("true", "false")}
@@ -27,12 +29,13 @@ def main() -> None:
     run = Run.read(folder)
     if not (lines := read(run.metrics)):
         raise UserError(f"{run.metrics}: nothing is logged there yet; train the run first")
+    shown = draw(run, lines)
     for name, begin in chosen(run, settings.get("wandb"), settings.get("tensorboard") == "true").items():
         try:
             tracker = begin()
             for line in lines:
                 tracker.log(line)
-            tracker.finish(lines, well=run.record() is not None)
+            tracker.finish(lines, shown, well=run.record() is not None)
         except Exception as error:
             raise UserError(f"{name}: {' '.join(str(error).split())}") from error
         print(f"{run.name}: {len(lines)} lines of {run.metrics} given to {name}")

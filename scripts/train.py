@@ -19,8 +19,14 @@ def main(config: DictConfig) -> None:
     for setting in ("sweep", "seeds", "jobs", "plan"):
         if config.get(setting):
             raise UserError(f"{setting}: a setting of scripts.sweep, which runs tables; scripts.train makes one run")
+    submits = config.launcher.name == "slurm" and HydraConfig.get().mode != RunMode.MULTIRUN
+    if submits and config.launcher.prepare == "job":
+        from memtrans.cluster.submit import submit_command
+
+        submit_command("scripts.train", HydraConfig.get().overrides.task, config)
+        return
     (run,) = plan_runs([config])
-    if config.launcher.name == "slurm" and HydraConfig.get().mode != RunMode.MULTIRUN and run.record() is None:
+    if submits and run.record() is None:
         from memtrans.cluster.submit import submit
 
         submit([run], config.launcher)

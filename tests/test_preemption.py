@@ -177,6 +177,34 @@ def test_a_signal_ends_what_can_be_repeated_at_once_and_lets_an_update_finish(nu
     assert capfd.readouterr().err == f"{name}: stopping\n{name}: stopping after this update\n"
 
 
+UPDATE = """
+import subprocess, sys, time
+from memtrans.stops import Stops
+
+stops = Stops()
+stops.watch()
+stops.wait()
+compiler = subprocess.Popen([sys.executable, "-c", "print('begun', flush=True); input()"], stdin=subprocess.PIPE)
+while not stops.asked:
+    time.sleep(0.01)
+compiler.communicate(b"done")
+print(compiler.returncode, flush=True)
+stops.resume()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM])
+def test_a_signal_to_all_processes_spares_what_an_update_has_started(number):
+    """Such as a compiler, without which the update would fail."""
+    command = [sys.executable, "-c", UPDATE]
+    process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "begun\n"
+    os.killpg(process.pid, number)
+    out, _ = process.communicate(timeout=30)
+    assert (out, process.returncode) == ("0\n", STOPPED)
+
+
 def test_nothing_stays_changed_in_fairseq_after_a_training():
     from fairseq_cli import train as fairseq_train
 

@@ -312,6 +312,16 @@ def test_a_job_can_prepare_and_submit(slurm, tmp_path):
     wait_until(lambda: not queue(slurm), 120, "the end of all jobs")
 
 
+def test_a_job_can_prepare_and_submit_a_single_run(slurm, tmp_path):
+    place = Place(TINY, tmp_path / "data", tmp_path)
+    done = place.run("train", "variant=transformer_xl", *CLUSTER, "launcher.prepare=job")
+    assert (done.returncode, done.stderr.count("\n")) == (0, 1), done.stderr
+    assert "will prepare the corpus and submit the runs (log: " in done.stderr
+    wait_until(lambda: "Transformer-XL, seed 1" in status(place), 120, "the run that it submits")
+    assert place.run("cancel", *CLUSTER).stdout.startswith("cancelled: ")
+    wait_until(lambda: not queue(slurm), 120, "the end of all jobs")
+
+
 def test_what_slurm_refuses_is_told_in_one_line_and_leaves_nothing(slurm, place):
     # the last of the jobs is the one refused
     run, launcher = composed(place, "variant=transformer_xl", "launcher.small.partition=nowhere")

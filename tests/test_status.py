@@ -13,10 +13,11 @@ from memtrans.cluster import job as job_module
 from memtrans.cluster import slurm
 from memtrans.cluster.slurm import QueuedJob
 from memtrans.cluster.states import commands, distinct, states
-from memtrans.cluster.submissions import Submission, jobs_of, live
+from memtrans.cluster.submissions import Submission, jobs_of, live, mend, submissions
 from memtrans.configuration import compose
 from memtrans.corpora import Prepared
 from memtrans.errors import UserError
+from memtrans.files import write_text
 from memtrans.locks import locked
 from memtrans.runs import Run, plan_run
 
@@ -94,6 +95,40 @@ def test_a_table_that_failed_is_shown_until_there_is_a_later_one(run):
     assert commands(run.runs, []) == [line]
     Submission.create(run.runs, {"table": []})
     assert commands(run.runs, []) == []
+
+
+def test_what_has_ended_is_removed_by_a_later_submission(run):
+    """But not what waits, what lacks a record, what failed to prepare, nor the last table."""
+
+    def submitted(tasks: dict[str, list[str]], name: str) -> Submission:
+        made = Submission.create(run.runs, tasks, name)
+        (made.folder / "submitted").touch()
+        (made.folder / "released").touch()
+        return made
+
+    unfinished = replace(run, identity=run.identity | {"seed": 2})
+    unfinished.write()
+    submitted({"train": [run.hash], "table": []}, "done")
+    submitted({"prepare": []}, "prepared")
+    submitted({"score": ["deleted"]}, "deleted")
+    processes.note_failure(submitted({"table": []}, "failed-early").folder, "no room")
+    submitted({"train": [run.hash, unfinished.hash]}, "lacks-a-record")
+    waiting = job(submitted({"score": [run.hash]}, "waits").name("score"))
+    processes.note_failure(submitted({"prepare": []}, "failed").folder, "no network")
+    submitted({"train": [run.hash], "table": []}, "last")
+
+    def left() -> set[str]:
+        return {submission.folder.name for submission in submissions(run.runs)}
+
+    before = left()
+    assert mend(run.runs, [waiting]) == [waiting]
+    assert before - left() == {"prepared", "deleted", "failed-early"}, "the run has no record yet"
+    write_text(run.record_path, "{}")
+    mend(run.runs, [waiting])
+    assert left() == {"lacks-a-record", "waits", "failed", "last"}
+    assert mend(run.runs, []) == []
+    assert left() == {"lacks-a-record", "failed", "last"}
+    assert run.folder.exists()
 
 
 def test_names_that_repeat_say_which_run_it_is(run):

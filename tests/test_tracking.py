@@ -15,11 +15,10 @@ import memtrans_fairseq  # noqa: F401  (must come before fairseq)
 
 import pytest
 from fairseq.logging.progress_bar import progress_bar
-from PIL import Image
 from places import REPOSITORY
 
 from memtrans.runs import Run
-from memtrans.tracking import follow, live, metrics, pictures
+from memtrans.tracking import follow, live, metrics
 from memtrans.tracking.live import FAIRSEQ, Metrics
 from memtrans.tracking.trackers import score_name
 
@@ -159,7 +158,7 @@ class Listener:
             raise OSError("the service\nis gone")
         self.updates.append(line["update"])
 
-    def finish(self, lines: list[metrics.Line], well: bool) -> None:
+    def finish(self, lines: list[metrics.Line], shown: dict[str, Path], well: bool) -> None:
         self.end = (len(lines), well)
 
 
@@ -233,22 +232,6 @@ def test_the_follower_ends_with_its_run_and_not_before(run, word):
     _, errors = follower.communicate(word, timeout=30)
     assert (follower.returncode, errors) == (0, b"")
     assert list(run.folder.glob("tensorboard/train/events.out.tfevents.*"))
-
-
-def test_the_learning_curve_is_a_picture(run):
-    lines = [line("train_inner", update, loss=5 - update / 100) for update in (20, 40, 60)]
-    lines += [line("valid", 30, loss=4.0), line("valid", 60, loss=math.inf), line("score", 60, value=1.0)]
-    paths = pictures.draw(run, lines)
-    assert paths == {"learning_curve": run.folder / "pictures" / "learning_curve.png"}
-    with Image.open(paths["learning_curve"]) as picture:
-        assert picture.size == (900, 600)
-        assert len(picture.convert("RGB").getcolors(1 << 20)) > 10  # something is drawn
-    (axes,) = pictures.learning_curve(run, lines).axes
-    assert {curve.get_label(): list(curve.get_xdata()) for curve in axes.lines} == {
-        "training": [20, 40, 60],
-        "valid": [30, 60],
-    }
-    pictures.draw(run, [])  # of a run that was stopped at once
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Trackers of real runs: made from the log afterwards, fed while it trains, lost in every way they can be."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,12 +10,14 @@ from pathlib import Path
 import pytest
 from hidden import hide
 from places import REPOSITORY, Place, group, wait_for
-from tracker_files import check_tensorboard, check_wandb, folders, only_run
+from tracker_files import check_tensorboard, check_wandb, drawn, folders, only_run
+from workers import LANGUAGE
 
 from memtrans.tracking import metrics
 
 pytestmark = pytest.mark.slow
 
+SWITCHED_ON = ("tracking.wandb=offline", "tracking.tensorboard=true")
 TINY = tuple(f"corpus.sizes.{split}={pairs}" for split, pairs in (("train", 600), ("valid", 40), ("test", 40)))
 TINY += ("corpus.vocabulary.size=200", "train.max_epoch=2", "train.save_interval_updates=5", "train.lr=1e-2")
 
@@ -33,15 +36,23 @@ def place(untracked, tmp_path) -> Place:
     return Place(TINY, untracked.data, tmp_path)
 
 
-def track(run: Path, *settings: str) -> subprocess.CompletedProcess:
+def track(run: Path, *settings: str, **environment: str) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "scripts.track", str(run), *settings]
-    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=100)
+    return subprocess.run(
+        command, cwd=REPOSITORY, env=os.environ | environment, capture_output=True, text=True, timeout=100
+    )
 
 
 def test_trackers_are_made_from_the_log_of_a_finished_run(untracked):
     run = only_run(untracked)
     assert {path.name for path in run.iterdir()} >= {"metrics.jsonl"}
-    assert not {path.name for path in run.iterdir()} & {"wandb", "tensorboard", "pictures", "tracking.txt"}
+    assert not {path.name for path in run.iterdir()} & {
+        "wandb",
+        "tensorboard",
+        "pictures",
+        "tracking.txt",
+        "attention.json",
+    }
     for _ in range(2):  # the second time changes nothing of what is shown
         done = track(run, "wandb=offline", "tensorboard=true")
         assert done.returncode == 0, done.stderr
@@ -49,7 +60,43 @@ def test_trackers_are_made_from_the_log_of_a_finished_run(untracked):
         assert f"{len(lines)} lines of {run}/metrics.jsonl given to W&B\n" in done.stdout
         check_wandb(untracked, folders(run)[-1])
         check_tensorboard(run, lines)
+        assert set(drawn(run)) == {"learning_curve"}
     assert len(folders(run)) == 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "parts"), [(TINY, ("encoder", "cross")), (LANGUAGE, ("decoder",))], ids=["translation", "language"]
+)
+def test_trackers_show_where_attention_goes(tmp_path, settings, parts):
+    """While the run is followed, and again from its folder, where there is no torch."""
+    place = Place(settings, tmp_path / "data", tmp_path)
+    place.train(*SWITCHED_ON)
+    run = only_run(place)
+    lines = metrics.read(run / "metrics.jsonl")
+    check_wandb(place, folders(run)[-1])
+    check_tensorboard(run, lines)
+    pictures = drawn(run)
+    attention = {f"attention_{part}_{which}" for part in parts for which in (1, 2, "heads")}
+    assert set(pictures) == {"learning_curve"} | attention
+    for kind in ("wandb", "tensorboard", "pictures"):
+        shutil.rmtree(run / kind)
+    done = track(run, "wandb=offline", "tensorboard=true", **hide(tmp_path, {"torch": "torch", "fairseq": "fairseq"}))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert drawn(run) == pictures
+    check_wandb(place, folders(run)[-1])
+    check_tensorboard(run, lines)
+
+
+def test_attention_that_cannot_be_watched_costs_a_line(tmp_path):
+    settings = [setting for setting in LANGUAGE if not setting.startswith(("variant=", "model."))]
+    place = Place((*settings, "variant=transformer_lm"), tmp_path / "data", tmp_path)
+    place.train(*SWITCHED_ON)
+    said = [line for line in place.log().splitlines() if line.startswith("no attention maps were kept: ")]
+    assert len(said) == 1
+    assert "not watched" in said[0]
+    run = only_run(place)
+    check_wandb(place, folders(run)[-1])
+    assert set(drawn(run)) == {"learning_curve"}
 
 
 def children(parents: list[int], name: str) -> list[int]:
@@ -67,7 +114,7 @@ def children(parents: list[int], name: str) -> list[int]:
 
 def test_a_run_outlives_the_service_of_wandb(untracked, place):
     """Killed while it trains. What is lost comes back from the log."""
-    process = place.start("train", "tracking.wandb=offline", "tracking.tensorboard=true")
+    process = place.start("train", *SWITCHED_ON)
     wait_for(lambda: "begin training epoch 1" in place.log() and folders(only_run(place)), process)
     (service,) = children(group(process.pid), "wandb-core")
     os.kill(service, signal.SIGKILL)

@@ -1,7 +1,9 @@
 """What trackers have written, read by their own readers."""
 
+import io
 import json
 import math
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +12,10 @@ from typing import Any
 from PIL import Image
 from places import Place
 
+from memtrans.records import Record
+from memtrans.runs import Run
 from memtrans.tracking import metrics
+from memtrans.tracking.trackers import score_name
 
 
 class WandbFolder:
@@ -41,6 +46,11 @@ class WandbFolder:
         (path,) = (path for name, path in self.files.items() if name.startswith(start))
         return path
 
+    def pictures(self) -> dict[str, bytes]:
+        """All pictures by the name under which they are shown."""
+        paths = {re.match(r"media/images/(\w+)_\d+_[0-9a-f]+\.png", name): path for name, path in self.files.items()}
+        return {found[1]: path.read_bytes() for found, path in paths.items() if found}
+
 
 def _flat_numbers(item: dict[str, Any]) -> dict[str, float]:
     """What was logged; not the times at which it was."""
@@ -69,24 +79,31 @@ def curves(lines: list[metrics.Line]) -> dict[int, dict[str, float]]:
 
 def check_wandb(place: Place, folder: Path) -> None:
     """An offline folder holds the run's config, all its numbers, the table of its scores, and its pictures."""
-    run, (record,) = only_run(place), place.records().values()
-    held, lines = WandbFolder(folder), metrics.read(run / "metrics.jsonl")
-    assert (held.run["run_id"], held.run["display_name"]) == (run.name, "MemTransformer 10, seed 1")
+    run, (record,) = Run.read(only_run(place)), place.records().values()
+    held, lines = WandbFolder(folder), metrics.read(run.metrics)
+    assert (held.run["run_id"], held.run["display_name"]) == (run.hash, f"{record['label']}, seed {record['seed']}")
     assert held.run["run_group"] == record["setting"]
     assert {key: held.config[key] for key in record["config"]} == record["config"]
     assert {update: values for update, values in held.history.items() if values} == curves(lines)
-    assert len(held.history) > 5
-    for score in record["scores"]:
-        assert held.summary[f"test/{score['metric']}"] == score["value"]
+    assert len(held.history) > 1
+    for line in lines:
+        if line["part"] == metrics.SCORE:
+            assert held.summary[score_name(line)] == line["value"]
     table = json.loads(held.file("media/table/scores").read_text())
     assert table["columns"] == ["split", "metric", "value", "items", "evidence"]
-    assert table["data"] == [
-        [score["split"], score["metric"], score["value"], score["items"], score["signature"]]
-        for score in record["scores"]
-    ]
-    with Image.open(held.file("media/images/learning_curve")) as picture:
-        assert picture.size == (900, 600)
+    scores = Record.load(run.results / "records" / f"{run.hash}.json").scores
+    assert table["data"] == [[score.split, score.metric, score.value, score.items, score.evidence] for score in scores]
+    assert held.pictures() == drawn(run.folder)
     assert held.exit_code == 0
+
+
+def drawn(run: Path) -> dict[str, bytes]:
+    """The pictures of a run by name, of which each shows something."""
+    paths = list(run.glob("pictures/*"))
+    for path in paths:
+        with Image.open(path) as picture:
+            assert len(picture.convert("RGB").getcolors(1 << 20)) > 10, path
+    return {path.stem: path.read_bytes() for path in paths}
 
 
 def check_tensorboard(run: Path, lines: list[metrics.Line]) -> None:
@@ -97,8 +114,17 @@ def check_tensorboard(run: Path, lines: list[metrics.Line]) -> None:
         events = EventAccumulator(str(run / "tensorboard" / part), size_guidance={"scalars": 0}).Reload()
         losses = [(event.step, round(event.value, 3), round(event.wall_time, 3)) for event in events.Scalars("loss")]
         assert losses == [(line["update"], line["loss"], line["time"]) for line in lines if line["part"] == part]
+    pictures = EventAccumulator(str(run / "tensorboard" / "pictures"), size_guidance={"images": 0}).Reload()
+    shown = {name: pictures.Images(name) for name in pictures.Tags()["images"]}
+    assert {name: [image.encoded_image_string for image in images] for name, images in shown.items()} == {
+        name: [content] for name, content in drawn(run).items()
+    }
+    for (image,) in shown.values():
+        assert image.step == lines[-1]["update"]
+        with Image.open(io.BytesIO(image.encoded_image_string)) as picture:
+            assert picture.size == (image.width, image.height)
     scores = EventAccumulator(str(run / "tensorboard" / metrics.SCORE)).Reload()
     for line in lines:
         if line["part"] == metrics.SCORE:
-            (event,) = scores.Scalars(f"test/{line['metric']}")
+            (event,) = scores.Scalars(score_name(line))
             assert math.isclose(event.value, line["value"], rel_tol=1e-6)

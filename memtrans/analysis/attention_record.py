@@ -5,14 +5,17 @@ that tell what it would be worth without training, without meaning, or without m
 sentences. Building or loading one with anything missing or of the wrong kind raises one UserError.
 """
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
 
 from memtrans.analysis import subject
 from memtrans.analysis.subject import Subject
 from memtrans.errors import UserError, did_you_mean
+from memtrans.files import write_text
 from memtrans.records import HASH, check_matches, check_positive
-from memtrans.strict import strict
+from memtrans.strict import build, strict
 
 SCHEMA = 1
 FOLDER = "attention"  # of the folder of results
@@ -25,6 +28,7 @@ BLOCKS = {
     "normal": "the sequence attends to the sequence (in a cross-attention, the target to the source)",
     "cached": "the sequence attends to cached rows of the sequence",
 }
+PARTS = {"encoder": "encoder", "cross": "decoder's cross-attention", "decoder": "language model"}
 ROWS = {"memory": "memory's rows", "sequence": "the sequence's rows"}
 PATTERNS = {
     "sharp_diagonal": "a row attends to itself",
@@ -49,6 +53,8 @@ STATISTICS = {
         for pattern, meaning in PATTERNS.items()
     },
 }
+LONGEST = 16  # words of an example, and as many cached rows
+MOST_MEMORY = 40  # memory rows of an example
 Kind = Literal["memory", "sequence", "carried", "cached"]
 
 
@@ -113,6 +119,26 @@ class Example:
             for head in layer:
                 if len(head) != len(self.rows) or any(len(row) != len(self.columns) for row in head):
                     raise UserError(f"weights: expected {len(self.rows)} rows of {len(self.columns)} in each head")
+
+
+@strict
+class Maps:
+    """Maps of a few sentences, kept in a run's folder to draw pictures from: no evidence, nothing depends on them."""
+
+    split: str
+    unit: Literal["sentence", "segment"]
+    examples: tuple[Example, ...]
+
+    @classmethod
+    def load(cls, path: Path) -> "Maps":
+        """Raises UserError naming the file and the field."""
+        try:
+            return build(cls, json.loads(path.read_text(encoding="utf-8")), path)
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path}: cannot be read as JSON ({error}); delete it") from None
+
+    def save(self, path: Path) -> None:
+        write_text(path, json.dumps(asdict(self), separators=(",", ":"), ensure_ascii=False) + "\n")
 
 
 @strict

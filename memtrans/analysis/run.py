@@ -2,13 +2,16 @@
 
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from memtrans_fairseq.analysis.attention import AttentionMap, captured
 from memtrans_fairseq.compat import quiet
 from memtrans_fairseq.streaming import StreamDataset, read_stream
+from memtrans_fairseq.variants import SettingError
 
 import numpy as np
 import torch
@@ -43,6 +46,10 @@ class Opened:
         return task_of(self.run.identity["corpus"]) == "language_modeling"
 
     @property
+    def unit(self) -> Literal["sentence", "segment"]:
+        return "segment" if self.streams else "sentence"
+
+    @property
     def memory_tokens(self) -> int:
         return self.run.identity["model"].get("memory_tokens") or 0
 
@@ -68,7 +75,7 @@ class Opened:
             ),
             split=split,
             sentences=sentences,
-            unit="segment" if self.streams else "sentence",
+            unit=self.unit,
             drawn=drawn,
             memory_tokens=self.memory_tokens,
             commit=commit(),
@@ -87,6 +94,46 @@ def open_run(folder: Path, in_half: bool = False) -> Opened:
     checkpoint = evaluation.checkpoint_of(run.checkpoints, run.identity["protocol"]["checkpoint"])
     model, task = evaluation.load_model(checkpoint, run.data, in_half=in_half and run.job.IN_HALF)
     return Opened(run, model, task, checkpoint)
+
+
+Pass = tuple[list[int], dict[str, Any], list[AttentionMap]]
+
+
+def drawn(opened: Opened, split: str, sentences: int) -> list[int]:
+    """The numbers of so many sentences, drawn at random."""
+    return evaluation.draw(len(opened.task.dataset(split)), sentences, DRAW_SEED)
+
+
+def sentence_passes(
+    opened: Opened, model: Any, split: str, chosen: Sequence[int], shuffled: bool = False
+) -> Iterator[Pass]:
+    """What the model attends to, batch by batch: the sentences' numbers, the sample, the maps. Raises UserError."""
+    with _watched(opened, model) as maps:
+        for sample in sentence_batches(opened, split, chosen, shuffled):
+            model(**sample["net_input"])
+            yield sample["id"].tolist(), sample, list(maps)
+            maps.clear()
+
+
+def segment_passes(opened: Opened, model: Any, text: StreamDataset, segments: int) -> Iterator[Pass]:
+    """The same of a language model, for the first segments of a text: the segment's number once for each row."""
+    with _watched(opened, model) as maps:
+        state, device = None, next(model.parameters()).device
+        for number in range(min(len(text), segments)):
+            sample = text[number]
+            words = sample["net_input"]["src_tokens"].to(device)
+            state = model(words, state=state)[1]["state"]
+            yield [number] * len(words), sample, list(maps)
+            maps.clear()
+
+
+@contextmanager
+def _watched(opened: Opened, model: Any) -> Iterator[list[AttentionMap]]:
+    try:
+        with quiet(), captured(model) as maps:
+            yield maps
+    except SettingError as error:
+        raise UserError(f"{opened.run.name}: {error}") from error
 
 
 def sentence_batches(

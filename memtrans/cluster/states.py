@@ -7,7 +7,7 @@ from pathlib import Path
 
 from memtrans import processes
 from memtrans.cluster.slurm import QueuedJob, queued
-from memtrans.cluster.submissions import live, submissions
+from memtrans.cluster.submissions import last_table, live, submissions
 from memtrans.errors import UserError
 from memtrans.locks import held
 from memtrans.progress import say
@@ -93,13 +93,12 @@ def commands(runs: Path, queue: Sequence[QueuedJob]) -> list[str]:
     """A line for each job that prepares and submits, if it waits, runs or has failed, and for a table that failed."""
     lines = []
     found = submissions(runs)
-    # a later table has all that an earlier one has
-    last = max(((each.folder / "tasks.json").stat().st_mtime for each in found if "table" in each.tasks), default=0.0)
+    last = last_table(found)
     for submission in found:
         reason = processes.failure(submission.folder)
         log = submission.folder / "log.txt"
         if "prepare" not in submission.tasks:
-            if reason and (submission.folder / "tasks.json").stat().st_mtime == last:
+            if reason and submission == last:
                 lines.append(f"a job that was to write the table failed: {reason} (log: {log})")
             continue
         jobs = [job for job, _ in submission.jobs(queue)]

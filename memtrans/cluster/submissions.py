@@ -2,7 +2,8 @@
 
 A submission is some arrays and their table job. Its list of tasks is written before Slurm hears of it, its name is part
 of the jobs' names, and the jobs are held until all of them are there: `submitted` is written then. So a submission
-without that file has never run, and is taken back. One without the file `released` may still be held by us.
+without that file has never run, and is taken back. One without the file `released` may still be held by us. The folder
+of one that has come to its end is removed by a later submission.
 """
 
 import json
@@ -12,11 +13,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from memtrans import processes
 from memtrans.cluster import slurm
 from memtrans.cluster.slurm import QueuedJob
 from memtrans.errors import UserError
 from memtrans.files import write_json, write_text
 from memtrans.progress import say
+from memtrans.runs import Run
 
 PREFIX = "memtrans"
 
@@ -58,6 +61,13 @@ class Submission:
         """Of the job or array that does a step."""
         return f"{PREFIX}-{self.folder.name}-{step}"
 
+    def has_ended(self, queue: Sequence[QueuedJob]) -> bool:
+        """Whether its jobs are gone, its runs have records or are gone too, and no preparation failed."""
+        if self.jobs(queue) or ("prepare" in self.tasks and processes.failure(self.folder)):
+            return False
+        folders = (self.folder.parent.parent / run for tasks in self.tasks.values() for run in tasks)
+        return all(Run.read(run).record_path.exists() for run in folders if (run / "run.json").exists())
+
     def jobs(self, queue: Sequence[QueuedJob]) -> list[tuple[QueuedJob, str]]:
         """Its jobs in the queue, each with its step; the steps in their order."""
         return [(job, step) for step in self.tasks for job in queue if job.name == self.name(step)]
@@ -66,6 +76,12 @@ class Submission:
 def submissions(runs: Path) -> list[Submission]:
     """All that were begun and not taken back."""
     return [Submission(path.parent, json.loads(path.read_text())) for path in sorted(runs.glob("slurm/*/tasks.json"))]
+
+
+def last_table(found: Iterable[Submission]) -> Submission | None:
+    """The latest that writes a table, which has all that earlier ones have."""
+    tables = (submission for submission in found if "table" in submission.tasks)
+    return max(tables, key=lambda each: (each.folder / "tasks.json").stat().st_mtime, default=None)
 
 
 def live(runs: Path, queue: Sequence[QueuedJob]) -> dict[str, tuple[QueuedJob, str]]:
@@ -82,15 +98,23 @@ def live(runs: Path, queue: Sequence[QueuedJob]) -> dict[str, tuple[QueuedJob, s
 
 
 def mend(runs: Path, queue: Sequence[QueuedJob]) -> list[QueuedJob]:
-    """Take back what a killed command had begun to submit, and start what it had not; returns the queue after that."""
+    """Take back what a killed command had begun to submit, and start what it had not; returns the queue after that.
+
+    What has come to its end is removed, but for the last table, which may have failed. Only for the holder of the lock
+    for submitting.
+    """
     gone: set[str] = set()
-    for submission in submissions(runs):
+    found = submissions(runs)
+    last = last_table(found)
+    for submission in found:
         jobs = [job for job, _ in submission.jobs(queue)]
         if not submission.whole:
             if jobs:
                 slurm.cancel(job.id for job in jobs)
                 gone.update(job.id for job in jobs)
             shutil.rmtree(submission.folder)
+        elif submission != last and submission.has_ended(queue):
+            shutil.rmtree(submission.folder, ignore_errors=True)
         elif not (submission.folder / "released").exists() and (held := [job.id for job in jobs if job.held]):
             try:
                 submission.release(held)

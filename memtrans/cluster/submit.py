@@ -43,8 +43,9 @@ def submit(runs: Sequence[Run], launcher: DictConfig) -> None:
 
 
 def submit_command(module: str, overrides: Sequence[str], config: DictConfig) -> None:
-    """Submit `python -m <module> <overrides>` as a job, unless there is one already. Raises UserError."""
-    runs, command = Path(config.paths.runs), ("-m", module, *overrides)
+    """Submit `python -m <module> <overrides>` as a job that prepares, unless there is one already. Raises UserError."""
+    again = [override for override in overrides if not override.startswith("launcher.prepare=")]
+    runs, command = Path(config.paths.runs), ("-m", module, *again, "launcher.prepare=here")
     name = "command-" + hashlib.sha256(repr(command).encode()).hexdigest()[:8]
     with locked(runs / "slurm" / "lock", "submitting"):
         queue = mend(runs, slurm.queued())

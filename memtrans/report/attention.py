@@ -9,13 +9,21 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from memtrans.analysis.attention_record import BLOCKS, CONDITIONS, FOLDER, PATTERNS, AttentionRecord, Condition, Head
+from memtrans.analysis.attention_record import (
+    BLOCKS,
+    CONDITIONS,
+    FOLDER,
+    PARTS,
+    PATTERNS,
+    AttentionRecord,
+    Condition,
+    Head,
+)
 from memtrans.analysis.subject import Subject
 from memtrans.report.figures import SERIES, SOFT, Drawing, draw
 from memtrans.report.grids import Grid
 from memtrans.tables.cells import MISSING
 
-PARTS = {"encoder": "encoder", "cross": "decoder's cross-attention", "decoder": "language model"}
 SHOWN = ("process", "write", "read", "normal")  # blocks with a panel of their own
 LOOKS = {"trained": "-", "untrained": ":", "shuffled": "--", "baseline": "-."}  # lines, so that none needs its colour
 ROOM = 100_000  # characters of maps in the page: what is more stays in the records

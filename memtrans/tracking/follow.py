@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from memtrans.runs import Run
 from memtrans.tracking.metrics import SCORE, Line, Reader, read, resolved
+from memtrans.tracking.pictures import draw
 from memtrans.tracking.trackers import Tracker
 
 WELL, LOST = b"+", b"-"  # how the run ended, as its process says it
@@ -26,7 +27,9 @@ def follow(run: Run, trackers: dict[str, Tracker], ended: Callable[[], bytes | N
             for line in [*_kept(earlier, new), *new]:
                 _tell(trackers, "log", line)
             earlier = []
-    _tell(trackers, "finish", read(run.metrics), word == WELL)
+    if trackers:
+        lines = read(run.metrics)
+        _tell(trackers, "finish", lines, draw(run, lines), word == WELL)
 
 
 def _kept(earlier: list[Line], new: list[Line]) -> list[Line]:

@@ -69,7 +69,7 @@ def tracked(run: Run) -> Iterator[Metrics]:
     """Log what happens in the block, by the first rank's process alone. Trackers that are switched on follow."""
     handler, logger = Metrics(run), logging.getLogger(FAIRSEQ)
     logger.addHandler(handler)
-    follower = _follower(run) if run.tracking["wandb"] or run.tracking["tensorboard"] else None
+    follower = _follower(run) if run.tracked else None
     word, seconds = LOST, SECONDS_AFTER_A_STOP
     try:
         yield handler

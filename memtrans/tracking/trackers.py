@@ -1,12 +1,12 @@
 """W&B and TensorBoard, each fed line by line from a run's log. Both are imported only when switched on."""
 
 import os
-from collections.abc import Callable
+import struct
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 from memtrans.runs import Run
-from memtrans.tracking import pictures
 from memtrans.tracking.metrics import SCORE, Line, numbers
 
 
@@ -18,8 +18,8 @@ class Tracker(Protocol):
     def log(self, line: Line) -> None:
         """The next line; updates never go back."""
 
-    def finish(self, lines: list[Line], well: bool) -> None:
-        """The end, with the whole log; `well` if the run has done what it was to do."""
+    def finish(self, lines: list[Line], shown: Mapping[str, Path], well: bool) -> None:
+        """The end, with the whole log and pictures by name; `well` if the run has done what it was to do."""
 
 
 class WandB:
@@ -36,7 +36,6 @@ class WandB:
         os.environ.setdefault("WANDB_DATA_DIR", str(run.folder.absolute() / "wandb"))
         import wandb
 
-        self.described = run
         self.run: Any = wandb.init(
             project=run.tracking["wandb_project"],
             id=run.hash,
@@ -56,17 +55,13 @@ class WandB:
         elif line["update"] >= self.run.step:
             self.run.log({f"{line['part']}/{key}": value for key, value in numbers(line).items()}, step=line["update"])
 
-    def finish(self, lines: list[Line], well: bool) -> None:
+    def finish(self, lines: list[Line], shown: Mapping[str, Path], well: bool) -> None:
         import wandb
 
         columns: list[str | int] = ["split", "metric", "value", "items", "evidence"]
         rows = [[line[str(column)] for column in columns] for line in lines if line["part"] == SCORE]
         media: dict[str, Any] = {"scores": wandb.Table(columns=columns, data=rows)} if rows else {}
-        try:
-            media |= {name: wandb.Image(str(path)) for name, path in pictures.draw(self.described, lines).items()}
-        except Exception as error:  # the rest is worth more
-            print(f"no pictures of the run: {error}", flush=True)
-        self.run.log(media)
+        self.run.log(media | {name: wandb.Image(str(path)) for name, path in shown.items()})
         self.run.finish(exit_code=0 if well else 1)
 
 
@@ -88,28 +83,31 @@ class TensorBoard:
     def log(self, line: Line) -> None:
         values = {score_name(line): line["value"]} if line["part"] == SCORE else numbers(line)
         summary = [self.summaries.Summary.Value(tag=key, simple_value=value) for key, value in values.items()]
-        event = self.events.Event(
-            wall_time=line["time"], step=line["update"], summary=self.summaries.Summary(value=summary)
-        )
-        writer = self._writer(line)
-        writer.add_event(event)
-        writer.flush()
+        self._add(line["part"], line, summary)
 
-    def _writer(self, line: Line) -> Any:
+    def _add(self, part: str, line: Line, summary: list[Any]) -> None:
+        """Write what is said of a part, with the update and the time of a line."""
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
-        part = line["part"]
+        when = {"wall_time": line["time"], "step": line["update"]}
         if part not in self.writers:
             self.writers[part] = EventFileWriter(str(self.folder / part))
             anew = self.events.SessionLog(status=self.events.SessionLog.START)
-            self.writers[part].add_event(
-                self.events.Event(wall_time=line["time"], step=line["update"], session_log=anew)
-            )
-        return self.writers[part]
+            self.writers[part].add_event(self.events.Event(**when, session_log=anew))
+        self.writers[part].add_event(self.events.Event(**when, summary=self.summaries.Summary(value=summary)))
+        self.writers[part].flush()
 
-    def finish(self, lines: list[Line], well: bool) -> None:
+    def finish(self, lines: list[Line], shown: Mapping[str, Path], well: bool) -> None:
+        if shown and lines:
+            self._add("pictures", lines[-1], [self._image(name, path) for name, path in shown.items()])
         for writer in self.writers.values():
             writer.close()
+
+    def _image(self, name: str, path: Path) -> Any:
+        content = path.read_bytes()
+        width, height = struct.unpack(">II", content[16:24])  # where every PNG has them
+        image = self.summaries.Summary.Image(width=width, height=height, colorspace=4, encoded_image_string=content)
+        return self.summaries.Summary.Value(tag=name, image=image)
 
 
 def score_name(line: Line) -> str:

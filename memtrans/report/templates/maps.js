@@ -47,7 +47,7 @@
 
   function blockName(row, column, cross) {
     const ofMemory = column === "memory" || column === "carried";
-    if (row === "memory") return ofMemory ? "process" : column === "cached" ? "write cached" : "write";
+    if (row === "memory" || row === "carried") return ofMemory ? "process" : column === "cached" ? "write cached" : "write";
     if (ofMemory) return column === "carried" ? "read carried" : "read";
     return cross ? "source" : column === "cached" ? "cached" : "normal";
   }
