@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 from sacrebleu.metrics import BLEU, CHRF
 
 from memtrans.errors import UserError
+from memtrans.locks import locked
 from memtrans.records import Score
 from memtrans.runs import averaged_checkpoints
 
@@ -50,7 +51,8 @@ def average_checkpoints(folder: Path, count: int) -> Path:
     merged = {key: value for key, value in states[0].items() if key != "last_optimizer_state"}
     merged |= {"cfg": config, "model": average}
     path = folder / f"checkpoint_average_{count}.pt"
-    checkpoint_utils.torch_persistent_save(merged, str(path))
+    with locked(path.with_suffix(".lock"), str(path)):  # two analyses of a run may begin at once
+        checkpoint_utils.torch_persistent_save(merged, str(path))
     return path
 
 

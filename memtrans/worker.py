@@ -1,7 +1,7 @@
 """One run from start to record, in a process of its own: `python -m memtrans.worker runs/<hash> [train|evaluate]`.
 
 fairseq keeps state in globals, so every run gets a fresh process. Killed at any moment, the same call continues:
-fairseq from its last checkpoint, the evaluation split by split. The record is written last.
+fairseq from its last checkpoint, the evaluation split by split. The record is written last, after the learning curve.
 
 The exit status is 0 when done; 75 when a scheduler's signal asked to stop (see `stops`): everything is saved and the
 same call continues; anything else is a failure, which says so in one line, `error: ...`. A run with several `gpus`
@@ -22,6 +22,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from memtrans.curves import Curve
 from memtrans.errors import UserError, main_guard
 from memtrans.files import write_json, write_text
 from memtrans.locks import held, locked
@@ -86,6 +87,8 @@ def work(run: Run, halves: Sequence[str], ranks: Ranks, stops: Stops) -> None:
                 opened = _open(run)
                 record = evaluate(opened)
                 metrics.scores(record)
+                if curve := Curve.of(run):
+                    curve.save(run.results)
                 record.save(run.results / "records")
                 if run.tracked:
                     from memtrans.analysis.examples import keep_maps

@@ -25,7 +25,8 @@ def main() -> None:
     path = record.save(given.run.results)
     print(f"{given.run.name}: {path}")
     for condition in record.conditions:
-        print(f"  {condition.name}: {condition.sentences} {record.subject.unit}s, {len(condition.heads)} heads")
+        heads = sum(layer.heads for layer in condition.layers)
+        print(f"  {condition.name}: {condition.sentences} {record.subject.unit}s, {heads} heads")
 
 
 if __name__ == "__main__":

@@ -121,8 +121,15 @@ def relative(attention: Any, positions: Any, queries: Tensor, keys: Tensor, dist
     return weights, (weights @ v).transpose(0, 1).flatten(1) @ attention.output.weight.T
 
 
-def relative_block(module: Any, positions: Any, q: Tensor, kv: Tensor, distance: Tensor, seen: Tensor) -> Any:
-    """FF(Att(q, kv)), post-LN: weights and output."""
+def relative_block(
+    module: Any, positions: Any, q: Tensor, kv: Tensor, distance: Tensor, seen: Tensor, pre: bool = False
+) -> Any:
+    """FF(Att(q, kv)): weights and output."""
+    if pre:
+        queries, keys = norm(q, module.attention_layer_norm), norm(kv, module.attention_layer_norm)
+        weights, out = relative(module.attention, positions, queries, keys, distance, seen)
+        a = q + out
+        return weights, a + feed_forward(norm(a, module.final_layer_norm), module)
     weights, out = relative(module.attention, positions, q, kv, distance, seen)
     a = norm(q + out, module.attention_layer_norm)
     return weights, norm(a + feed_forward(a, module), module.final_layer_norm)

@@ -3,6 +3,7 @@
 from hashlib import sha256
 from typing import Any
 
+from memtrans.curves import Curve
 from memtrans.records import SCHEMA, Record
 
 BLEU = "nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:2.6.0"
@@ -52,3 +53,9 @@ def record(label: str = "Transformer", seed: int = 1, bleu: float = 30.0, **chan
 def perplexity(value: float, split: str = "test", context: str = "target 150, memory 150") -> dict[str, Any]:
     counted = {"items": 245_569, "unit": "word", "context": context}
     return {"metric": "perplexity", "value": value, "split": split, **counted}
+
+
+def curve(run: str, updates: list[int], losses: list[float]) -> Curve:
+    """The same losses while training and on the validation set."""
+    both = {"updates": updates, "losses": losses}
+    return Curve(schema=1, run=run, unit="bits per token", training=both, validation=both)  # type: ignore[arg-type]

@@ -124,7 +124,12 @@ def rows_of(tokens: int, case: dict[str, Any]) -> tuple[list[int], list[int]]:
     return token, group
 
 
-DENSE = {key: case for key, case in LANGUAGE_MODELS.items() if "bottleneck" not in key and "pre_ln" not in key}
+PRE = {"decoder_normalize_before": True}
+DENSE = {key: case for key, case in LANGUAGE_MODELS.items() if "bottleneck" not in key}
+DENSE |= {  # pre-LN where states are kept from segment to segment, too
+    f"{key}-pre_ln": (DENSE[key][0], DENSE[key][1] | PRE)
+    for key in ("transformer_xl-cache", "mem-interspersed-cache", "mem_ctrl-recurrent-cache")
+}
 
 
 @pytest.mark.parametrize(("name", "options"), DENSE.values(), ids=list(DENSE))
@@ -134,6 +139,7 @@ def test_maps_of_language_models_are_those_recomputed_by_hand(name, options):
     model = lm_toy.shake(lm_toy.build(name, **options))
     decoder, text, m = model.decoder, lm_toy.text(2, 21), options.get("memory_tokens", 0)
     mem_len, recurrent = options.get("mem_len", 0), options.get("memory_placement") == "recurrent"
+    pre = options.get("decoder_normalize_before", False)
     maps = maps_of_stream(model, text)
     caches: list[list[torch.Tensor]] = [[torch.zeros(0, 12, dtype=torch.double)] * 3 for _ in text]
     carried: list[torch.Tensor | None] = [None for _ in text]
@@ -170,7 +176,7 @@ def test_maps_of_language_models_are_those_recomputed_by_hand(name, options):
                 )
                 for part, rows in blocks:
                     weights[:, rows], new[rows] = hand.relative_block(
-                        part, decoder.positions, x[rows], keys, distance[rows], seen[rows]
+                        part, decoder.positions, x[rows], keys, distance[rows], seen[rows], pre
                     )
                 np.testing.assert_allclose(attention.weights, weights.numpy(), **EXACT)
                 assert np.array_equal(attention.visible, seen.numpy())
@@ -182,14 +188,14 @@ def test_maps_of_language_models_are_those_recomputed_by_hand(name, options):
         cached_tokens = [*cached_tokens, *kept_tokens][-mem_len:] if mem_len else []
 
 
-BOTTLENECKS = {key: case for key, case in LANGUAGE_MODELS.items() if "bottleneck" in key and "pre_ln" not in key}
+BOTTLENECKS = {key: case for key, case in LANGUAGE_MODELS.items() if "bottleneck" in key}
 
 
 @pytest.mark.parametrize(("name", "options"), BOTTLENECKS.values(), ids=list(BOTTLENECKS))
 @torch.no_grad()
 def test_maps_of_causal_bottlenecks_are_those_recomputed_by_hand(name, options):
     model = lm_toy.shake(lm_toy.build(name, **options))
-    decoder, m = model.decoder, options["memory_tokens"]
+    decoder, m, pre = model.decoder, options["memory_tokens"], options.get("decoder_normalize_before", False)
     segment = lm_toy.text(2, 10)
     with captured(model) as maps:
         model(segment)
@@ -220,11 +226,11 @@ def test_maps_of_causal_bottlenecks_are_those_recomputed_by_hand(name, options):
             )
             weights, new = torch.zeros(3, len(x), len(x), dtype=torch.double), x.clone()
             weights[:, ~is_word], new[~is_word] = hand.relative_block(
-                layer.memory_block, decoder.positions, x[~is_word], x, distance[~is_word], write[~is_word]
+                layer.memory_block, decoder.positions, x[~is_word], x, distance[~is_word], write[~is_word], pre
             )
             keys = torch.where(is_word.unsqueeze(1), x, new)  # words as they were, memory as just written
             weights[:, is_word], new[is_word] = hand.relative_block(
-                layer.sequence_block, decoder.positions, x[is_word], keys, distance[is_word], read[is_word]
+                layer.sequence_block, decoder.positions, x[is_word], keys, distance[is_word], read[is_word], pre
             )
             np.testing.assert_allclose(attention.weights, weights.numpy(), **EXACT)
             assert attention.across.token.tolist() == token

@@ -10,6 +10,7 @@ from places import REPOSITORY, Place
 
 from memtrans.analysis.attention_record import AttentionRecord
 from memtrans.analysis.lesion_record import LesionRecord
+from memtrans.curves import Curve
 
 pytestmark = pytest.mark.slow
 
@@ -68,24 +69,26 @@ def test_attention_of_a_translator_and_its_controls(translator):
     assert [condition.run for condition in found.conditions] == [translator.name] * 3 + [baseline.name]
     assert (found.subject.sentences, found.subject.unit, found.subject.split) == (30, "sentence", "test")
     for condition in found.conditions:
-        places = [(head.part, head.layer, head.head) for head in condition.heads]
-        assert places == [(p, layer, h) for p in ("encoder", "cross") for layer in (1, 2) for h in range(1, 5)]
-    trained, untrained, shuffled, other = ([(h, h.statistics) for h in c.heads] for c in found.conditions)
-    for head, numbers in trained:
-        if head.part == "encoder":  # in a bottleneck, the sequence reads memory alone
-            assert numbers["mass.read"].value == 1
+        places = [(layer.part, layer.layer, layer.heads) for layer in condition.layers]
+        assert places == [(part, layer, 4) for part in ("encoder", "cross") for layer in (1, 2)]
+    trained, untrained, shuffled, other = (condition.layers for condition in found.conditions)
+    for layer in trained:
+        numbers = layer.statistics
+        if layer.part == "encoder":  # in a bottleneck, the sequence reads memory alone
+            assert numbers["mass.read"].value == (1,) * 4
             assert "mass.normal" not in numbers
-            assert numbers["mass.process"].value + numbers["mass.write"].value == pytest.approx(1, abs=2e-5)
-        for interval in numbers.values():
-            assert interval.low <= interval.value <= interval.high
+            for process, write in zip(numbers["mass.process"].value, numbers["mass.write"].value, strict=True):
+                assert process + write == pytest.approx(1, abs=2e-4)
+        for one in numbers.values():
+            assert all(low <= mean <= high for low, mean, high in zip(one.low, one.value, one.high, strict=True))
     even = {
-        json.dumps({name: n.uniform for name, n in numbers.items()}, sort_keys=True)
+        json.dumps({name: n.uniform for name, n in layer.statistics.items()}, sort_keys=True)
         for side in (trained, untrained, shuffled)
-        for head, numbers in side
-        if head.part == "cross"
+        for layer in side
+        if layer.part == "cross"
     }
     assert len(even) == 1, "uniform attention is the same for the same lengths"
-    assert other[0][1]["mass.normal"].value > 0
+    assert min(other[0].statistics["mass.normal"].value) > 0
     first = found.examples[0]
     assert (first.part, first.rows[:4], first.column_kinds[:5]) == (
         "encoder",
@@ -111,7 +114,7 @@ def test_lesions_of_a_translator(translator):
 def test_attention_and_lesions_of_a_language_model(language_model):
     command("attention", str(language_model), "sentences=30")
     attention = AttentionRecord.load(results(language_model, "attention"))
-    assert {head.part for head in attention.conditions[0].heads} == {"decoder"}
+    assert {layer.part for layer in attention.conditions[0].layers} == {"decoder"}
     assert {"carried", "memory", "sequence"} == set(attention.examples[0].column_kinds)
     command("lesion", str(language_model))
     found = LesionRecord.load(results(language_model, "lesions"))
@@ -140,6 +143,8 @@ def test_an_extended_run_starts_from_its_parent_and_names_it(language_model):
     assert child["config"]["parent"]["run"] == language_model.name
     assert child["config"]["model"]["memory_tokens"] == 6
     assert (child["updates"], child["label"]) == (3, "MemTransformer 3, continued with 6")
+    curve = Curve.load(path.parents[1] / "curves" / path.name)
+    assert (curve.training.updates, curve.validation.updates) == ((), (3,)), "its own updates"
     assert child["parameters"] == record(language_model)["parameters"] + 3 * 64
     assert command("extend", *arguments) == printed, "done once"
 

@@ -33,7 +33,7 @@ SUBJECT: dict[str, Any] = {
     "checkpoint": "best",
     "checkpoint_sha256": digest("checkpoint"),
 }
-HEAD = {"part": "encoder", "layer": 1, "head": 1, "statistics": {"mass.read": {"value": 0.5, "low": 0.4, "high": 0.6}}}
+LAYER = {"part": "encoder", "layer": 1, "statistics": {"mass.read": {"value": [0.5], "low": [0.4], "high": [0.6]}}}
 EXAMPLE = {
     "sentence": 3,
     "part": "encoder",
@@ -41,14 +41,14 @@ EXAMPLE = {
     "row_kinds": ["memory", "sequence"],
     "columns": ["[mem 1]", "ein"],
     "column_kinds": ["memory", "sequence"],
-    "weights": [[[[0.25, 0.75], [0.5, 0.5]]]],
+    "weights": [["g3tt"]],
 }
 ATTENTION: dict[str, Any] = {
-    "schema": 1,
+    "schema": 2,
     "subject": SUBJECT,
     "confidence": 0.95,
     "resamples": 1000,
-    "conditions": [{"name": "trained", "run": SUBJECT["run"], "sentences": 30, "heads": [HEAD]}],
+    "conditions": [{"name": "trained", "run": SUBJECT["run"], "sentences": 30, "layers": [LAYER]}],
     "examples": [EXAMPLE],
 }
 LESIONS: dict[str, Any] = {
@@ -98,17 +98,25 @@ def test_evidence_is_not_optional(name):
             "shuffled",
             "expected trained first and each once, found shuffled",
         ),
-        (AttentionRecord, ("conditions", 0, "heads"), [], "heads: empty"),
-        (AttentionRecord, ("conditions", 0, "heads", 0, "layer"), 0, "layer: expected more than 0"),
+        (AttentionRecord, ("conditions", 0, "layers"), [], "layers: empty"),
+        (AttentionRecord, ("conditions", 0, "layers", 0, "layer"), 0, "layer: expected more than 0"),
         (
             AttentionRecord,
-            ("conditions", 0, "heads", 0, "statistics"),
-            {"mass.reed": {"value": 0.5, "low": 0.4, "high": 0.6}},
+            ("conditions", 0, "layers", 0, "statistics"),
+            {"mass.reed": {"value": [0.5], "low": [0.4], "high": [0.6]}},
             "did you mean mass.read",
         ),
-        (AttentionRecord, ("examples", 0, "weights"), [[[[0.5, 0.5]]]], "expected 2 rows of 2 in each head"),
+        (
+            AttentionRecord,
+            ("conditions", 0, "layers", 0, "statistics", "mass.read", "low"),
+            [0.4, 0.4],
+            "value, low, high: expected as many of each",
+        ),
+        (AttentionRecord, ("conditions", 0, "layers", 0, "statistics"), {}, "statistics: expected as many heads in"),
+        (AttentionRecord, ("examples", 0, "weights"), [["AA"]], "expected 4 letters in each head, 2 rows of 2"),
+        (AttentionRecord, ("examples", 0, "weights"), [["AA-A"]], "expected 4 letters in each head, 2 rows of 2"),
         (AttentionRecord, ("examples", 0, "row_kinds"), ["memory"], "expected one for each row and column"),
-        (AttentionRecord, ("schema",), 2, "schema: expected 1, found 2"),
+        (AttentionRecord, ("schema",), 1, "schema: expected 2, found 1"),
         (LesionRecord, ("subject", "memory_tokens"), 0, "memory_tokens: expected more than 0"),
         (LesionRecord, ("intact", "signature"), None, "intact.signature: missing"),
         (LesionRecord, ("lesions", 0, "p"), 0.0, "p: expected a probability above 0"),

@@ -289,15 +289,21 @@ def test_bf16_does_not_ask_for_a_tpu(tmp_path):
     assert stock.tpu
 
 
-def amp_step(step) -> torch.Tensor:
-    """The weights after one step of plain SGD, learning rate 0.1, on half their squared norm, with loss scale 128."""
-    weights = torch.nn.Parameter(torch.ones(3))
+def amp_optimizer(weights: torch.nn.Parameter) -> AMPOptimizer:
+    """Plain SGD, learning rate 0.1, with loss scale 128."""
     sgd = {"_name": "sgd", "lr": [0.1], "momentum": 0.0, "weight_decay": 0.0}
     cfg = OmegaConf.create({"common": {"fp16_init_scale": 128, "min_loss_scale": 1e-4}, "optimizer": sgd})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # fairseq asks for CUDA's scaler; the CPU's takes its place below
         optimizer = AMPOptimizer.build_optimizer(cfg, [weights])
-    optimizer._grad_scaler = torch.amp.GradScaler("cpu", init_scale=128.0)
+    optimizer._grad_scaler = torch.amp.GradScaler("cpu", init_scale=128.0, growth_interval=3)
+    return optimizer
+
+
+def amp_step(step) -> torch.Tensor:
+    """The weights after one step on half their squared norm."""
+    weights = torch.nn.Parameter(torch.ones(3))
+    optimizer = amp_optimizer(weights)
     optimizer.backward(weights.pow(2).sum() / 2)
     assert optimizer.clip_grad_norm(0.0).item() == pytest.approx(3**0.5)
     step(optimizer)
@@ -330,6 +336,31 @@ def test_amp_skips_a_step_with_infinite_gradients():
     AMPOptimizer.step(SimpleNamespace(scaler=scaler, optimizer=optimizer))
     assert weights.tolist() == [1, 1, 1]
     assert scaler.get_scale() == 64
+
+
+def test_amp_goes_on_with_its_loss_scale():
+    """With the scale itself, and with the steps towards the next growth."""
+    weights = torch.nn.Parameter(torch.ones(3))
+    whole, parts = amp_optimizer(weights), amp_optimizer(weights)
+
+    def step(optimizer: AMPOptimizer, factor: float) -> None:
+        optimizer.zero_grad()
+        optimizer.backward((factor * weights).sum())
+        optimizer.clip_grad_norm(0.0)
+        optimizer.step()
+
+    for factor in (torch.inf, 1.0, 1.0):
+        step(whole, factor)
+    assert whole.scaler.get_scale() == 64
+    saved = whole.state_dict()
+    parts.load_state_dict(saved)
+    assert "scaler" in saved, "the caller's is left as it was"
+    step(whole, 1.0)
+    step(parts, 1.0)
+    assert parts.scaler.get_scale() == whole.scaler.get_scale() == 128
+    earlier = amp_optimizer(weights)
+    earlier.load_state_dict({key: value for key, value in saved.items() if key != "scaler"})
+    assert earlier.scaler.get_scale() == 128, "of a checkpoint without, as it starts"
 
 
 # warnings and the process's switches

@@ -21,6 +21,7 @@ from tracker_files import check_tensorboard, check_wandb, folders
 
 from memtrans import evaluation
 from memtrans.configuration import CONFIGS, compose
+from memtrans.curves import Curve
 from memtrans.sweeping import plan_runs, row_overrides
 from memtrans.sweeps_spec import load_sweeps
 from memtrans.tracking import metrics
@@ -110,6 +111,18 @@ def shake(checkpoint: Path, path: Path) -> None:
     torch.save(state, path)
 
 
+def test_a_learning_curve_stands_beside_the_record(whole):
+    ((name, record),) = whole.records().items()
+    path = whole.folder / "results/curves" / f"{name}.json"
+    found, before = Curve.load(path), path.read_bytes()
+    assert found.validation.updates[-1] == record["updates"]
+    assert found.training.updates == tuple(range(20, record["updates"] + 1, 20))
+    path.unlink()
+    command = [sys.executable, "-m", "scripts.curves", str(whole.folder / "runs" / name)]
+    subprocess.run(command, cwd=REPOSITORY, check=True)
+    assert path.read_bytes() == before
+
+
 def test_untracked_by_default(whole):
     (run,) = (whole.folder / "runs").iterdir()
     assert not list(run.glob("wandb*"))
@@ -141,6 +154,9 @@ def test_killed_at_every_stage_ends_in_the_same_record(whole, tmp_path):
         assert not place.records(), moment
     place.train(*tracking)
     assert place.outcome() == whole.outcome()
+    curve, undisturbed = (Curve.load(next(p.folder.glob("results/curves/*"))) for p in (place, whole))
+    assert curve.validation == undisturbed.validation
+    assert curve.training.updates == undisturbed.training.updates
 
     (run,) = (tmp_path / "runs").iterdir()
     assert {folder.name.rpartition("-")[2] for folder in folders(run)} == {run.name}

@@ -13,6 +13,7 @@ from memtrans_fairseq.cli import main as fairseq_main
 from memtrans_fairseq.preemption import stoppable
 
 import pytest
+import torch
 from fairseq import checkpoint_utils
 from places import REPOSITORY, group
 from workers import differing, errors, finish, make_run, signal_when, start
@@ -55,6 +56,29 @@ def test_a_stopped_training_goes_on_exactly(data, tmp_path, task):
             assert stopped.value.code == STOPPED
         train(run, parts, f"--num-workers={workers}")
         assert differing(tmp_path / "whole", parts) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("task", "precision"),
+    [
+        ("translation", "--bf16"),
+        ("translation", "--fp16"),
+        ("translation", "--fp16 --fp16-no-flatten-grads --fp16-scale-window=4 --fp16-init-scale=2"),
+        ("language_modeling", "--bf16"),
+    ],
+)
+def test_a_stopped_training_in_half_precision_goes_on_exactly(data, tmp_path, monkeypatch, task, precision):
+    """Its full-precision weights and its loss scale are not rounded, nor begun anew."""
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: None)  # the index of a CPU, which fairseq groups by
+    run = make_run(task, data, tmp_path, "train.max_epoch=null", "train.max_update=12")
+    options = ("--num-workers=0", *precision.split())
+    train(run, tmp_path / "whole", *options)
+    for updates in (5, 2):
+        with pytest.raises(SystemExit):
+            train(run, tmp_path / "parts", *options, stop_after=updates)
+    train(run, tmp_path / "parts", *options)
+    assert differing(tmp_path / "whole", tmp_path / "parts") == []
 
 
 @pytest.mark.slow

@@ -1,19 +1,25 @@
 """The report: made from the results alone, whole, self-contained, and true to the records."""
 
+import base64
 import json
 import os
+import random
 import re
 import shutil
 import subprocess
 import sys
+import zlib
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
-from make_analyses import attention_record, lesion_record
+from make_analyses import attention_record, large_attention_record, large_lesion_record, lesion_record, subject
+from make_records import curve
 
 from memtrans.errors import UserError
 from memtrans.records import load_all
+from memtrans.report import maps
 from memtrans.report.grids import Grid
 from memtrans.report.texts import escape, latex, markdown
 from memtrans.report.write import check, make, write
@@ -30,9 +36,10 @@ class Page(HTMLParser):
         self.loaded: list[str] = []
         self.links: list[str] = []
         self.ids: list[str] = []
-        self.data: dict[str, object] = {}
+        self.data: dict[str, Any] = {}
+        self.packed: dict[str, str] = {}  # by id, or a number
         self.open: list[str] = []
-        self._in: str | None = None
+        self._in: tuple[str, str] | None = None
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -41,12 +48,24 @@ class Page(HTMLParser):
         if "href" in values:
             (self.links if tag == "a" else self.loaded).append(values["href"])
         self.ids += [values["id"]] if "id" in values else []
-        self._in = values["id"] if tag == "script" and "id" in values else None
+        self._in = None
+        if tag == "script" and values.get("class") in ("data", "packed"):
+            self._in = values["class"], values.get("id", str(len(self.packed)))
 
     def handle_data(self, data: str) -> None:
-        if self._in:
-            self.data[self._in] = json.loads(data)
-            self._in = None
+        if not self._in:
+            return
+        kind, name = self._in
+        if kind == "data":
+            self.data[name] = json.loads(data)
+        else:
+            self.packed[name] = zlib.decompress(base64.b64decode(data)).decode()
+        self._in = None
+
+
+def whole(text: str) -> str:
+    """A page with all that it unpacks when asked to."""
+    return text + "".join(content for name, content in Page(text).packed.items() if name.isdecimal())
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +93,7 @@ def test_committed_report_is_up_to_date() -> None:
 
 def test_page_loads_nothing_and_its_links_lead_somewhere(made: dict[str, str], analysed: Path) -> None:
     for text, results in ((made["index.html"], RESULTS), (make(analysed, CONFIGS)["index.html"], analysed)):
+        text = whole(text)
         page = Page(text)
         assert [target for target in page.loaded if not target.startswith(("#", "data:"))] == []
         assert not re.search(r"url\((?!#)|@import|fetch\(|XMLHttpRequest", text)
@@ -93,7 +113,7 @@ def test_every_run_is_one_click_away(made: dict[str, str]) -> None:
 
 def test_figures_come_with_their_numbers(made: dict[str, str]) -> None:
     data = Page(made["index.html"]).data["data-forest-multi30k-iwslt-full"]
-    row = data["MemBottleneck 20"]  # type: ignore[index]
+    row = data["MemBottleneck 20"]
     assert row["published"] == pytest.approx(10.41 - 24.65)
     assert row["mean"] == pytest.approx(-2.89, abs=0.005)
     assert row["interval"][0] < min(row["seeds"].values()) < max(row["seeds"].values()) < row["interval"][1]
@@ -125,28 +145,115 @@ def test_missing_evidence_is_said_in_one_line_each(made: dict[str, str], tmp_pat
     assert "published Δ" not in bare
 
 
+def test_one_seed_of_each_row_is_a_table_without_tests(tmp_path: Path) -> None:
+    for record in load_all(RESULTS / "records"):
+        if record.seed == 1 and record.corpus.name == "wikitext2":
+            record.save(tmp_path / "records")
+    files = make(tmp_path, CONFIGS)
+    assert "data-forest" not in "".join(Page(files["index.html"]).data)
+    assert "No interval, no p: they need two seeds of a row" in files["REPORT.md"]
+    assert "nothing" not in files["REPORT.md"]
+
+
 def test_attention_and_lesions_are_shown(analysed: Path) -> None:
     files = make(analysed, CONFIGS)
-    page = files["index.html"]
-    (model,) = Page(page).data["data-maps"]  # type: ignore[misc]
+    page = Page(files["index.html"])
+    (model,) = page.data["data-maps"]
     assert model["label"] == "MemTransformer 2 <b>, seed 1, toy"
-    first = model["examples"][0]
-    assert first["weights"][1][0][2] == 1000  # the head 2.1 looks at the third column
-    assert first["masses"]["1.2"]["read"] == [0.21, 0.5]
-    assert "<b>" not in re.sub(r"<script.*?</script>", "", page, flags=re.DOTALL)
-    assert (
-        "| process: sharp diagonal | a row attends to itself | encoder 2.2 | 0.24 [0.19, 0.29] | 0.22 |"
-        in files["REPORT.md"]
-    )
-    assert "| first 0 of 2 tokens | 27.00 | −3.00 | – | 0.0010 | 0.0060 |" in files["REPORT.md"]
-    assert "Left out: decoder blind to memory: the decoder reads the sequence alone." in files["REPORT.md"]
+    maps = json.loads(page.packed[f"maps-{model['run']}"])
+    first = maps["examples"][0]
+    size = len(first["rows"]) * len(first["columns"])
+    third = [maps["letters"].index(letter) for letter in first["weights"][2 * size : 3 * size]]
+    assert third == [63 if i % 5 == 2 else 0 for i in range(size)]  # the head 2.1 looks at the third column
+    assert maps["masses"]["encoder"]["read"]["heads"][0][1] == 0.21
+    assert maps["masses"]["encoder"]["read"]["uniform"] == [0.5, 0.5]
+    assert "<b>" not in re.sub(r"<script.*?</script>", "", whole(files["index.html"]), flags=re.DOTALL)
+    folded = Page(whole(files["index.html"])).data
+    assert folded[f"data-masses-{model['run']}-encoder"]["trained"]["read"]["mean"] == [0.22, 0.22]
+    assert folded[f"data-lesions-{model['run']}"]["first 1 of 2 tokens"] == [-1.0, -2.0, -0.1]
+    for line in (
+        "| MemTransformer 2 <b> | toy, seed 1 | encoder |",
+        "| process: sharp diagonal | encoder 2.2 | 0.24 [0.19, 0.29] | 0.22 |",
+        "| first 0 of 2 tokens | 27.00 | −3.00 | – | 0.0010 | 0.0060 |",
+        "Left out: decoder blind to memory: the decoder reads the sequence alone.",
+    ):
+        assert line in files["REPORT.md"]
+
+
+def test_all_models_stand_side_by_side(analysed: Path) -> None:
+    text = make(analysed, CONFIGS)["REPORT.md"]
+    (masses,) = (line for line in text.splitlines() if line.startswith("| MemTransformer 2 <b> | toy, seed 1 | enc"))
+    expected = ["0.27 (0.50)", "0.67 (0.50)", "0.22 (0.50)", "0.25 (0.50)", "0.23 (1.1)"]
+    assert masses.strip("| ").split(" | ")[3:] == expected
+    (lesions,) = (line for line in text.splitlines() if line.startswith("| MemTransformer 2 <b> | toy, seed 1 | 30"))
+    assert lesions.strip("| ").split(" | ")[2:] == ["30.00 BLEU", "−3.00*", "−0.50", "−0.10", "−2.50*", "−0.40"]
 
 
 def test_maps_that_do_not_fit_stay_in_the_records(analysed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("memtrans.report.attention.ROOM", 10)
-    (model,) = Page(make(analysed, CONFIGS)["index.html"]).data["data-maps"]  # type: ignore[misc]
-    assert [example["sentence"] for example in model["examples"]] == [7]
+    monkeypatch.setattr("memtrans.report.maps.ROOM", 10)
+    page = Page(make(analysed, CONFIGS)["index.html"])
+    (model,) = page.data["data-maps"]
+    assert [example["sentence"] for example in json.loads(page.packed[f"maps-{model['run']}"])["examples"]] == [7]
     assert model["left"] == 1
+
+
+def test_every_model_has_a_map_before_any_has_two(
+    analysed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of one that is there twice, with two seeds, the first seed comes first."""
+    shutil.copytree(analysed, tmp_path / "results")
+    others = {"b" * 16: ("Another", 1), "c" * 16: ("Another", 2)}
+    for run, (label, seed) in others.items():
+        attention_record(subject=subject(run=run, label=label, seed=seed)).save(tmp_path / "results")
+    one = maps._packed_size(attention_record().examples[0])
+    for fitting, expected in ((2, [1, 0, 1]), (3, [1, 1, 1]), (4, [2, 1, 1])):
+        monkeypatch.setattr("memtrans.report.maps.ROOM", fitting * one)
+        page = make(tmp_path / "results", CONFIGS)["index.html"]
+        shown = {model["label"]: 2 - model["left"] for model in Page(page).data["data-maps"]}
+        labels = ("Another, seed 1, toy", "Another, seed 2, toy", "MemTransformer 2 <b>, seed 1, toy")
+        assert [shown.get(label, 0) for label in labels] == expected
+        assert ("maps of Another, seed 2, toy" in page) == (fitting == 2)
+
+
+def test_curves_are_shown_where_they_are(made: dict[str, str], analysed: Path, tmp_path: Path) -> None:
+    shutil.copytree(analysed, tmp_path / "results")
+    runs = [record for record in load_all(analysed / "records") if record.label in ("Transformer", "RMT 10, BPTT 2")]
+    runs = [record for record in runs if record.corpus.name == "wikitext2"]
+    for record in runs:
+        losses = [9.0, 8.0, 7.0 + record.seed / 10, 7.5]
+        curve(record.run, [1000, 2000, 2500, 3000], losses).save(tmp_path / "results")
+    files = make(tmp_path / "results", CONFIGS)
+    data = {name: data for name, data in Page(files["index.html"]).data.items() if name.startswith("data-curves")}
+    (found,) = data.values()
+    assert list(found) == ["Transformer", "RMT 10, BPTT 2"]
+    assert found["Transformer"]["updates"] == [1000, 2000, 2500, 3000]
+    assert found["Transformer"]["validation"]["2"] == [9.0, 8.0, 7.2, 7.5]
+    assert "loss, bits per token" in files["index.html"]
+    assert (
+        files["REPORT.md"].count("| RMT 10, BPTT 2 | 3 | 7.500 ± 0.000 | 7.500 ± 0.000 | 7.200 ± 0.100 | 2,500 |") == 1
+    )
+    missing = len(load_all(analysed / "records")) - len(runs)
+    assert f"Runs without a learning curve: {missing}." in files["REPORT.md"]
+    if not (RESULTS / "curves").is_dir():
+        assert "learning curves" not in made["index.html"]
+
+
+def test_page_stays_small_with_many_models(analysed: Path, tmp_path: Path) -> None:
+    """Six layers of eight heads with random maps, which pack worst; lesions of twenty tokens; and all runs' curves."""
+    results = tmp_path / "results"
+    shutil.copytree(analysed, results)
+    rng = random.Random(0)
+    for n in range(12):
+        where = subject(run=f"{n:016x}", label=f"Model {n}", memory_tokens=20)
+        large_attention_record(rng, where).save(results)
+        large_lesion_record(rng, where).save(results)
+        assert (results / "attention" / f"{n:016x}.json").stat().st_size < 400_000
+    for record in load_all(results / "records"):
+        updates = [60 * i for i in range(1, 51)]
+        curve(record.run, updates, [round(9 - rng.random(), 3) for _ in updates]).save(results)
+    page = make(results, CONFIGS)["index.html"]
+    assert len(page.encode()) < 500_000
+    assert len(Page(page).data["data-maps"]) > 1
 
 
 def test_stale_report_is_told(analysed: Path) -> None:

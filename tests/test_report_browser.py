@@ -96,7 +96,7 @@ def test_nothing_is_fetched(browser, page: str) -> None:
 
 def test_the_picker_changes_the_map(browser, page: str) -> None:
     from selenium.webdriver.common.by import By
-    from selenium.webdriver.support.ui import Select
+    from selenium.webdriver.support.ui import Select, WebDriverWait
 
     show(browser, page)
 
@@ -105,8 +105,9 @@ def test_the_picker_changes_the_map(browser, page: str) -> None:
         titles = browser.execute_script(
             "return [...document.querySelectorAll('#map rect title')].map((t) => t.textContent)"
         )
-        return {title.split(" ← ")[1].split(":")[0] for title in titles if title.endswith("1.000")}
+        return {title.split(" ← ")[1].split(":")[0] for title in titles if title.endswith("1.00")}
 
+    WebDriverWait(browser, 10).until(lambda _: browser.find_elements(By.CSS_SELECTOR, "#multiples button"))
     multiples = browser.find_elements(By.CSS_SELECTOR, "#multiples button")
     assert len(multiples) == 4
     assert dark_columns() == {"[mem 1]"}
@@ -123,6 +124,37 @@ def test_the_picker_changes_the_map(browser, page: str) -> None:
     blocks = [text.text for text in browser.find_elements(By.CSS_SELECTOR, "#map .block")]
     assert blocks == ["process", "write", "read", "normal"]
     assert browser.get_log("browser") == []
+
+
+def test_a_fold_of_a_model_shows_its_figures_and_tables_when_opened(browser, page: str) -> None:
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    show(browser, page)
+    for section, shown in (("attention", "strongest patterns"), ("lesions", "frozen to its mean")):
+        (fold,) = browser.find_elements(By.CSS_SELECTOR, f"#{section}-single ~ details")
+        assert not fold.find_elements(By.TAG_NAME, "table")
+        for _ in range(3):  # opened, closed, opened: it is there once
+            fold.find_element(By.TAG_NAME, "summary").click()
+        WebDriverWait(browser, 10).until(lambda _, fold=fold: fold.find_elements(By.TAG_NAME, "table"))
+        assert shown in fold.text
+        assert len(fold.find_elements(By.TAG_NAME, "table")) == 1
+        assert len(fold.find_elements(By.CSS_SELECTOR, "figure svg")) == 1
+    assert browser.get_log("browser") == []
+
+
+def test_it_says_what_it_does_not_show_without_a_script(browser, page: str) -> None:
+    from selenium.webdriver.common.by import By
+
+    show(browser, page)
+    assert not browser.find_element(By.CSS_SELECTOR, ".unable").is_displayed()
+    browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
+    try:
+        browser.get(page)
+        assert browser.find_element(By.CSS_SELECTOR, ".unable").is_displayed()
+        assert not browser.find_element(By.ID, "maps").is_displayed()
+    finally:
+        browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
 
 
 def test_all_pictures_have_names_and_all_controls_labels(browser, page: str) -> None:

@@ -18,7 +18,7 @@ from memtrans_fairseq.analysis.numbers import (
 
 import numpy as np
 
-from memtrans.analysis.attention_record import SCHEMA, AttentionRecord, Condition, Head, Interval
+from memtrans.analysis.attention_record import SCHEMA, AttentionRecord, Condition, Layer, Numbers
 from memtrans.analysis.examples import find_examples
 from memtrans.analysis.run import (
     DRAW_SEED,
@@ -107,27 +107,25 @@ def _condition(
     looked_at = min(len(values) for values in found.values())
     if not looked_at:
         raise UserError(f"{name}: no sentence of {split} is longer than the memory; give another split")
-    heads = [head for (part, layer), values in found.items() for head in _heads(part, layer, values)]
-    return Condition(name=name, run=opened.run.hash, sentences=looked_at, heads=tuple(heads))
+    layers = tuple(_layer(part, layer, values) for (part, layer), values in found.items())
+    return Condition(name=name, run=opened.run.hash, sentences=looked_at, layers=layers)
 
 
-def _heads(part: Any, layer: int, values: list[Any]) -> Iterator[Head]:
+def _layer(part: Any, layer: int, values: list[Any]) -> Layer:
     summary = summarised(gathered(own for own, _ in values))
     even = {name: float(np.nanmean(found)) for name, found in gathered(other for _, other in values).items()}
-    for head in range(len(next(iter(summary.values()))[0])):
-        yield Head(
-            part=part,
-            layer=layer + 1,
-            head=head + 1,
-            statistics={
-                name: Interval(
-                    **{key: _rounded(of[head]) for key, of in zip(("value", "low", "high"), three, strict=True)},
-                    uniform=_rounded(even[name]) if name in even else None,
-                )
-                for name, three in summary.items()
-            },
-        )
+    return Layer(
+        part=part,
+        layer=layer + 1,
+        statistics={
+            name: Numbers(
+                value=_rounded(value), low=_rounded(low), high=_rounded(high), uniform=_rounded(even.get(name))
+            )
+            for name, (value, low, high) in summary.items()
+        },
+    )
 
 
-def _rounded(number: float) -> float:
-    return round(float(number), 5)
+def _rounded(found: Any) -> Any:
+    """A number, or one of every head, to four decimals: intervals over some hundred sentences are wider."""
+    return None if found is None else np.round(found, 4).tolist()

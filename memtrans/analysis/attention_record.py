@@ -6,6 +6,7 @@ sentences. Building or loading one with anything missing or of the wrong kind ra
 """
 
 import json
+import string
 from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
@@ -17,7 +18,7 @@ from memtrans.files import write_text
 from memtrans.records import HASH, check_matches, check_positive
 from memtrans.strict import build, strict
 
-SCHEMA = 1
+SCHEMA = 2
 FOLDER = "attention"  # of the folder of results
 BLOCKS = {
     "process": "memory attends to memory",
@@ -28,7 +29,7 @@ BLOCKS = {
     "normal": "the sequence attends to the sequence (in a cross-attention, the target to the source)",
     "cached": "the sequence attends to cached rows of the sequence",
 }
-PARTS = {"encoder": "encoder", "cross": "decoder's cross-attention", "decoder": "language model"}
+PARTS = {"encoder": "encoder", "cross": "cross-attention", "decoder": "language model"}
 ROWS = {"memory": "memory's rows", "sequence": "the sequence's rows"}
 PATTERNS = {
     "sharp_diagonal": "a row attends to itself",
@@ -53,35 +54,49 @@ STATISTICS = {
         for pattern, meaning in PATTERNS.items()
     },
 }
-LONGEST = 16  # words of an example, and as many cached rows
-MOST_MEMORY = 40  # memory rows of an example
+LONGEST = 12  # words of an example, and as many cached rows
+MOST_MEMORY = 20  # memory rows of an example
 Kind = Literal["memory", "sequence", "carried", "cached"]
+Part = Literal["encoder", "cross", "decoder"]
+LETTERS = string.ascii_uppercase + string.ascii_lowercase + string.digits + "+/"
 
 
 @strict
-class Interval:
-    """A mean over sentences, its interval, and what uniform attention would have (masses and entropies alone)."""
+class Numbers:
+    """One number of every head of a layer: its means over sentences, their intervals, and what uniform attention has.
 
-    value: float
-    low: float
-    high: float
+    Uniform attention is the same for all heads; of patterns, for which it scores 0, it is left out.
+    """
+
+    value: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
     uniform: float | None = None
 
+    def __post_init__(self) -> None:
+        if not len(self.value) == len(self.low) == len(self.high) > 0:
+            raise UserError("value, low, high: expected as many of each, one for every head")
+
 
 @strict
-class Head:
-    """All numbers of one head. `part`: encoder, cross (the decoder's attention to the encoder), decoder (of an LM)."""
+class Layer:
+    """All numbers of a layer's heads. `part`: encoder, cross (the decoder's attention to it), decoder (of an LM)."""
 
-    part: Literal["encoder", "cross", "decoder"]
+    part: Part
     layer: int  # from 1
-    head: int  # from 1
-    statistics: dict[str, Interval]  # by the names of STATISTICS
+    statistics: dict[str, Numbers]  # by the names of STATISTICS
 
     def __post_init__(self) -> None:
-        check_positive(self, "layer", "head")
+        check_positive(self, "layer")
         for name in self.statistics:
             if name not in STATISTICS:
                 raise UserError(f"statistics[{name!r}]: no such number; {did_you_mean(name, STATISTICS)}")
+        if len({len(numbers.value) for numbers in self.statistics.values()}) != 1:
+            raise UserError("statistics: expected as many heads in each, and at least one number")
+
+    @property
+    def heads(self) -> int:
+        return len(next(iter(self.statistics.values())).value)
 
 
 @strict
@@ -91,34 +106,44 @@ class Condition:
     name: Literal["trained", "untrained", "shuffled", "baseline"]
     run: str  # whose weights, or whose settings
     sentences: int  # a baseline's sentences must have a word left beside those that stand for memory
-    heads: tuple[Head, ...]
+    layers: tuple[Layer, ...]
 
     def __post_init__(self) -> None:
         check_matches("run", self.run, HASH, "a hash in lower-case hex")
         check_positive(self, "sentences")
-        if not self.heads:
-            raise UserError("heads: empty; expected the numbers of every layer and head")
+        if not self.layers:
+            raise UserError("layers: empty; expected the numbers of every layer and head")
+
+    def of(self, part: str) -> tuple[Layer, ...]:
+        """The layers of a part."""
+        return tuple(layer for layer in self.layers if layer.part == part)
 
 
 @strict
 class Example:
-    """The whole maps of one part for one sentence. Of a long segment the last words alone: rows then sum to less."""
+    """The whole maps of one part for one sentence. Of a long segment the last words alone: rows then sum to less.
+
+    A map is a text with a letter for each weight, row by row: the square root of the weight in 63rds, as its place in
+    LETTERS. So 1 and 0 are exact, 0.5 is known to 0.01 and 0.01 to 0.002: enough to see. Numbers are in `conditions`.
+    """
 
     sentence: int  # its number in the split, from 1; of a language model, the segment's
-    part: Literal["encoder", "cross", "decoder"]
+    part: Part
     rows: tuple[str, ...]  # what asks, as text
     row_kinds: tuple[Kind, ...]
     columns: tuple[str, ...]  # what is asked
     column_kinds: tuple[Kind, ...]
-    weights: tuple[tuple[tuple[tuple[float, ...], ...], ...], ...]  # layers x heads x rows x columns, to 3 decimals
+    weights: tuple[tuple[str, ...], ...]  # layers x heads
 
     def __post_init__(self) -> None:
         if (len(self.rows), len(self.columns)) != (len(self.row_kinds), len(self.column_kinds)):
             raise UserError("row_kinds, column_kinds: expected one for each row and column")
-        for layer in self.weights:
-            for head in layer:
-                if len(head) != len(self.rows) or any(len(row) != len(self.columns) for row in head):
-                    raise UserError(f"weights: expected {len(self.rows)} rows of {len(self.columns)} in each head")
+        size = len(self.rows) * len(self.columns)
+        for text in (text for layer in self.weights for text in layer):
+            if len(text) != size or not set(text) <= set(LETTERS):
+                raise UserError(
+                    f"weights: expected {size} letters in each head, {len(self.rows)} rows of {len(self.columns)}"
+                )
 
 
 @strict

@@ -7,7 +7,7 @@ from memtrans_fairseq.analysis.attention import Map, Side, by_sentence
 
 import numpy as np
 
-from memtrans.analysis.attention_record import LONGEST, MOST_MEMORY, Example, Maps
+from memtrans.analysis.attention_record import LETTERS, LONGEST, MOST_MEMORY, Example, Maps
 from memtrans.analysis.run import Opened, check_split, drawn, segment_passes, sentence_passes, stream_of
 
 SPLIT = "valid"  # of the pictures: what is seen on the way must not be the test set
@@ -73,8 +73,13 @@ def _example(number: int, part: Any, maps: list[Map], source: list[str], target:
         row_kinds=tuple(np.array(row_kinds)[rows].tolist()),
         columns=tuple(np.array(column_names)[columns].tolist()),
         column_kinds=tuple(np.array(column_kinds)[columns].tolist()),
-        weights=weights.round(3).tolist(),
+        weights=tuple(tuple(map(_letters, layer)) for layer in weights),
     )
+
+
+def _letters(weights: np.ndarray) -> str:
+    """A map as an example keeps it."""
+    return "".join(LETTERS[place] for place in np.rint(63 * np.sqrt(weights)).astype(int).ravel())
 
 
 def _shown(side: Side) -> np.ndarray:

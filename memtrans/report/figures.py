@@ -6,7 +6,8 @@ Each drawing comes with its data, which the page embeds as JSON, and with a sent
 import io
 import math
 import re
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from statistics import fmean
@@ -32,6 +33,7 @@ COLOURS = {
 }
 INK, SOFT, RULE, *SERIES = COLOURS
 STYLE: dict[Any, Any] = {
+    "path.simplify": False,  # which would take dots away
     "svg.fonttype": "none",  # text stays text: small, searchable, readable by screen readers
     "font.family": "sans-serif",
     "font.size": 9,
@@ -78,21 +80,70 @@ def _inlined(svg: str, anchor: str, title: str, width: float) -> str:
     svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", svg, flags=re.DOTALL)
     svg = re.sub(r"<g id=\"[^\"]*\"", "<g", svg)  # no one refers to groups
     svg = re.sub(r"font-family: [^;]*; ?", "", svg)
-    svg = re.sub(r"(-?\d+\.\d{2})\d+", r"\1", svg)  # a hundredth of a point is less than anyone sees
     svg = re.sub(r' width="[\d.]+pt" height="[\d.]+pt"', "", svg, count=1)
     svg = re.sub(r"\s+", " ", svg).replace("> <", "><")
+    svg = re.sub(r' (x|y|transform)="([^"]*)"', lambda found: f' {found[1]}="{_tenths(found[2])}"', svg)
+    svg = re.sub(r' d="([^"]*)"', lambda found: f' d="{_shorter(found[1])}"', svg)
+    svg = re.sub(r' transform="rotate\(-0 [^"]*"|<path d="[^"]*" style="fill: none"/>', "", svg)  # of no effect
+    svg = _without_plain_groups(svg)
     for colour, name in COLOURS.items():
         svg = svg.replace(colour, f"var({name})")
-    svg = re.sub(r'id="([^"]+)"', rf'id="{anchor}-\1"', svg)
-    svg = re.sub(r'(url\(#|href="#)', rf"\g<1>{anchor}-", svg)
+    ids = {old: f"d{zlib.crc32(anchor.encode()):x}{i}" for i, old in enumerate(re.findall(r' id="([^"]+)"', svg))}
+    svg = re.sub(r'( id="|url\(#|href="#)([^")]+)', lambda found: found[1] + ids[found[2]], svg)
     return svg.replace(
         "<svg", f'<svg role="img" aria-label="{escape(title)}" style="max-width:{width * 1.25:.1f}in"', 1
     )
 
 
-def forest(found: TableFinding) -> Drawing:
+def _tenths(numbers: str) -> str:
+    """Numbers cut to a tenth of a point, which is less than anyone sees."""
+    return re.sub(r"(\d+\.\d)\d+", r"\1", numbers)
+
+
+def _shorter(path: str) -> str:
+    """The same path in fewer letters: of lines, each from the one before it, in tenths of a point."""
+    steps = path.split()
+    if re.search("[^ML\\d. -]", path):  # curves, closed paths
+        return _tenths(" ".join(steps))
+    text, before = "", (0, 0)
+    for command, x, y in zip(steps[::3], steps[1::3], steps[2::3], strict=True):
+        here = round(10 * float(x)), round(10 * float(y))
+        moved = (f"{(new - old) / 10:g}" for new, old in zip(here, before, strict=True))
+        text, before = f"{text}{command.lower()}{' '.join(moved)}", here
+    return text
+
+
+def _without_plain_groups(svg: str) -> str:
+    kept: list[bool] = []
+
+    def tag(found: re.Match) -> str:
+        if found[0] != "</g>":
+            kept.append(found[0] != "<g>")
+            return found[0] if kept[-1] else ""
+        return found[0] if kept.pop() else ""
+
+    return re.sub(r"<g(?: [^>]*)?>|</g>", tag, svg.replace("<g/>", ""))
+
+
+def dots(axes: Axes, xs: Sequence[float], ys: Sequence[float], colour: str, size: float = 3.0) -> None:
+    """Many dots as one path, which is ten times smaller than as many markers. `size` is in points."""
+    apart = [math.nan] * len(xs)
+    places = [[value for three in zip(of, of, apart, strict=True) for value in three] for of in (xs, ys)]
+    axes.plot(*places, color=colour, linewidth=size, solid_capstyle="round")
+
+
+def bars(axes: Axes, ends: Sequence[tuple[float, float, float]], colour: str) -> None:
+    """Many intervals, upright, as one path: the place of each, and from where to where it goes."""
+    xs = [x for x, _, _ in ends for _ in range(3)]
+    ys = [y for _, low, high in ends for y in (low, high, math.nan)]
+    axes.plot(xs, ys, color=colour, linewidth=1, alpha=0.6)
+
+
+def forest(found: TableFinding) -> Drawing | None:
     """Differences to the baseline: interval, mean and seeds of every row, beside what was published."""
     rows = [row for row in found.rows if row.difference and row.difference.testable]
+    if not rows:
+        return None
     published = {row.row.label: _published(row, found) for row in rows}
     anchor, title = f"forest-{found.anchor}", f"{found.table.title}: difference to the {BASELINE}"
 
@@ -119,7 +170,7 @@ def forest(found: TableFinding) -> Drawing:
         if any(value is not None for value in published.values())
         else ""
     )
-    caption = f"Bars: 95% interval over {rows[0].difference.over if rows and rows[0].difference else 'nothing'}; "
+    caption = f"Bars: 95% interval over {rows[0].difference.over if rows[0].difference else ''}; "
     caption += f"large dots: mean; small dots: seeds.{marks}"
     data = {row.row.label: _numbers(row) | {"published": published[row.row.label]} for row in rows}
     return Drawing(anchor, title, caption, draw(anchor, (7.2, 0.8 + 0.42 * len(rows)), paint, title), data)

@@ -6,6 +6,7 @@ from operator import attrgetter
 from pathlib import Path
 
 from memtrans.claims import Verdict, compare, judge, load_claims
+from memtrans.curves import Curve, load_curves
 from memtrans.errors import UserError
 from memtrans.records import load_all
 from memtrans.significance import Comparison, Difference, holm, load_comparisons
@@ -35,6 +36,7 @@ class TableFinding:
 
     table: Table
     rows: tuple[RowFinding, ...]
+    curves: Mapping[str, Curve]  # by run, of the whole folder of results
 
     @property
     def anchor(self) -> str:
@@ -43,6 +45,10 @@ class TableFinding:
     @property
     def unit(self) -> str:
         return "BLEU" if self.table.metric == "bleu" else self.table.metric
+
+    def curves_of(self, row: RowFinding) -> dict[int, Curve]:
+        """The learning curves of a row by seed, of the runs that have one."""
+        return {record.seed: self.curves[record.run] for record in row.row.records if record.run in self.curves}
 
 
 @dataclass(frozen=True)
@@ -63,9 +69,9 @@ class Findings:
         sweeps = load_sweeps(configs)
         published = results / "paper.csv"
         tables = build_tables(records, sweeps, load_paper(published) if published.exists() else {})
-        comparisons = load_comparisons(results)
+        comparisons, curves = load_comparisons(results), load_curves(results)
         claims = load_claims(results / "claims.yaml", sweeps)
-        measured = tuple(_table(table, comparisons) for table in tables if table.records)
+        measured = tuple(_table(table, comparisons, curves) for table in tables if table.records)
         return cls(
             verdicts=tuple(judge(claims, tables, sweeps, comparisons)),
             tables=measured,
@@ -79,14 +85,15 @@ class Findings:
         )
 
 
-def _table(table: Table, comparisons: Mapping[tuple[str, str], Comparison]) -> TableFinding:
+def _table(
+    table: Table, comparisons: Mapping[tuple[str, str], Comparison], curves: Mapping[str, Curve]
+) -> TableFinding:
     rows = [_row(row, table, comparisons) for row in table.rows if row.records]
     tested = [row for row in rows if row.difference and row.difference.testable]
     adjusted = holm([p for row in tested if row.difference and (p := row.difference.p_value()) is not None])
     by_row = {id(row): value for row, value in zip(tested, adjusted, strict=True)}
-    return TableFinding(
-        table, tuple(RowFinding(r.row, r.score, r.difference, by_row.get(id(r)), r.comparison) for r in rows)
-    )
+    found = tuple(RowFinding(r.row, r.score, r.difference, by_row.get(id(r)), r.comparison) for r in rows)
+    return TableFinding(table, found, curves)
 
 
 def _row(row: Row, table: Table, comparisons: Mapping[tuple[str, str], Comparison]) -> RowFinding:

@@ -109,12 +109,17 @@ def rows_grid(found: TableFinding) -> Grid:
         )
         for row in found.rows
     )
+    notes = list(dict.fromkeys(f"{describe(row.row.records[0].headline)}." for row in found.rows))
     over = " and ".join(sorted({row.difference.over for row in found.rows if row.difference}))
-    notes = [
-        *dict.fromkeys(f"{describe(row.row.records[0].headline)}." for row in found.rows),
-        f"±: sample standard deviation over seeds. Interval and p: over {over or 'nothing'}, against the {BASELINE} of "
-        f"the same seed. Corrected p: Holm's, over the {sum(row.adjusted is not None for row in found.rows)} rows.",
-    ]
+    if any(row.difference and row.difference.testable for row in found.rows):
+        notes.append(
+            f"±: sample standard deviation over seeds. Interval and p: over {over}, against the {BASELINE} of the same "
+            f"seed. Corrected p: Holm's, over the {sum(row.adjusted is not None for row in found.rows)} rows."
+        )
+    else:
+        notes.append(
+            "No interval, no p: they need two seeds of a row, or its translations compared with the baseline's."
+        )
     if found.table.metric == "perplexity":
         notes.append("Lower is better. Sums over sentences were not kept, so the test set counts as given.")
     if published and not found.table.is_papers_own:

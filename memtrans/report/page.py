@@ -1,38 +1,21 @@
 """The report as one HTML page. It loads nothing, so it works from the file system and without a network."""
 
+import base64
 import json
-from collections.abc import Sequence
+import re
+import zlib
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from memtrans.report.attention import AttentionSection
-from memtrans.report.figures import Drawing, forest, memory_sizes
-from memtrans.report.findings import Findings, TableFinding
-from memtrans.report.grids import (
-    BREAK,
-    VERDICT_NOTES,
-    Grid,
-    claims_grids,
-    cost_grid,
-    rows_grid,
-    seeds_grid,
-    sources_grid,
-    unmeasured_claims,
-)
-from memtrans.report.provenance import Provenance
-
-VERDICTS = {"supported": "✓", "contradicted": "✗", "undecided": "?", "not measured": "–"}
+from memtrans.report.blocks import Block, Html, Section
+from memtrans.report.grids import BREAK
+from memtrans.report.sections import VERDICTS
 
 
-def render(
-    findings: Findings,
-    attention: AttentionSection,
-    lesions: Sequence[tuple[Drawing, Grid]],
-    provenance: Provenance,
-    digest: str,
-) -> str:
+def render(sections: Sequence[Section], digest: str) -> str:
     """The page. `digest` is kept in its head: it says what the page was made from."""
     environment = Environment(
         loader=PackageLoader("memtrans.report", "templates"),
@@ -41,45 +24,41 @@ def render(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"cell": _cell, "note": _note, "embedded": _embedded}
+    styles: dict[str, str] = {}
+
+    def styled(svg: str) -> Markup:
+        """A drawing whose elements have classes of the page: most styles are those of many elements."""
+        return Markup(
+            re.sub(
+                r'(<(?!svg)[^>]*?) style="([^"]*)"',
+                lambda found: f'{found[1]} class="{styles.setdefault(found[2], f"s{len(styles)}")}"',
+                svg,
+            )
+        )
+
+    environment.filters |= {"cell": _cell, "note": _note, "embedded": _embedded, "packed": _packed, "styled": styled}
+    blocks: Any = environment.get_template("blocks.html").module
+
+    def shown(of: Iterable[Block]) -> Markup:
+        """Blocks as HTML: each by the macro that is named after its kind."""
+        return Markup("").join(
+            Markup(environment.get_template(block.template).render(**block.values))
+            if isinstance(block, Html)
+            else getattr(blocks, type(block).__name__.lower())(block, shown)
+            for block in of
+        )
 
     def included(name: str) -> Markup:
         """A file of the templates as it stands."""
         return Markup(environment.get_template(name).render())
 
+    body = [(section, shown(section.blocks)) for section in sections]
     return environment.get_template("page.html").render(
-        style=included("style.css"),
-        script=included("maps.js"),
+        style=included("style.css") + Markup("\n".join(f"svg .{name} {{ {style} }}" for style, name in styles.items())),
+        script=included("page.js"),
         digest=digest,
-        runs=sum(len(row.row.records) for found in findings.tables for row in found.rows),
-        claims=claims_grids(findings),
-        claim_notes=VERDICT_NOTES,
-        waiting=unmeasured_claims(findings),
-        sources=sources_grid(findings),
-        counts=_counts(findings),
-        tables=[_section(found) for found in findings.tables],
-        costs=[cost_grid(found) for found in findings.tables],
-        unmeasured=[table.title for table in findings.unmeasured],
-        missing=findings.missing,
-        attention=attention,
-        lesions=lesions,
-        provenance=provenance,
+        body=body,
     )
-
-
-def drawings(found: TableFinding) -> list[Drawing]:
-    """The figures of a table; none where nothing can be compared."""
-    return [drawing for drawing in (forest(found), memory_sizes(found)) if drawing]
-
-
-def _section(found: TableFinding) -> dict[str, Any]:
-    return {"grid": rows_grid(found), "seeds": seeds_grid(found), "drawings": drawings(found)}
-
-
-def _counts(findings: Findings) -> list[tuple[str, str, int]]:
-    """How many claims got each answer, where they were tested."""
-    answers: list[str] = [verdict.answer for verdict in findings.verdicts]
-    return [(name, mark, answers.count(name)) for name, mark in VERDICTS.items() if name in answers]
 
 
 def _cell(text: str) -> Markup:
@@ -99,3 +78,8 @@ def _note(text: str) -> Markup:
 def _embedded(data: object) -> Markup:
     """JSON that cannot end the element that holds it."""
     return Markup(json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("</", "<\\/"))
+
+
+def _packed(text: str) -> str:
+    """Text that the page's script unpacks: deflated, in base64."""
+    return base64.b64encode(zlib.compress(text.encode(), 9)).decode()

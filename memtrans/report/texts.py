@@ -23,12 +23,12 @@ SPECIAL = {character: f"\\{character}" for character in "&%$#_{}"} | {
 }
 
 
-def markdown(grid: Grid, level: int = 2) -> str:
-    """A heading, the table, its notes."""
+def markdown(grid: Grid, heading: str = "") -> str:
+    """The heading if one is given, the table, its notes."""
     ruler = ["---" if i in grid.wide else "---:" for i in range(len(grid.head))]
     lines = [_line(grid.head), _line(ruler), *(_line(row) for row in grid.rows)]
     notes = "".join(f"- {note}\n" for note in grid.notes)
-    return f"{'#' * level} {grid.title}\n\n" + "".join(lines) + (f"\n{notes}" if notes else "")
+    return (f"{heading}\n\n" if heading else "") + "".join(lines) + (f"\n{notes}" if notes else "")
 
 
 def _line(cells: Sequence[str]) -> str:

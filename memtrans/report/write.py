@@ -3,25 +3,16 @@
 import hashlib
 import json
 import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from memtrans.errors import UserError
 from memtrans.files import write_text
-from memtrans.report.attention import AttentionSection
-from memtrans.report.findings import Findings
-from memtrans.report.grids import (
-    VERDICT_NOTES,
-    Grid,
-    claims_grids,
-    cost_grid,
-    rows_grid,
-    seeds_grid,
-    sources_grid,
-    unmeasured_claims,
-)
-from memtrans.report.lesions import lesion_drawing, lesion_grid, load_lesions
-from memtrans.report.page import drawings, render
-from memtrans.report.provenance import Provenance
+from memtrans.report.blocks import Block, Fold, Html, Notes, Part, Section, Text, walk
+from memtrans.report.figures import Drawing
+from memtrans.report.grids import Grid
+from memtrans.report.page import render
+from memtrans.report.sections import gather_sections
 from memtrans.report.texts import latex, markdown
 
 FOLDER = "report"
@@ -31,12 +22,6 @@ Made by `python -m scripts.report` from the records in `results/`; not written b
 has the same with figures.
 
 """
-LEGEND = """## How to read the verdicts
-
-{notes}
-Claims that wait for records: {waiting}.
-
-"""
 TEX_HEAD = """% Made by `python -m scripts.report`; not written by hand. Needs \\usepackage{booktabs,graphicx}.
 
 """
@@ -44,20 +29,36 @@ TEX_HEAD = """% Made by `python -m scripts.report`; not written by hand. Needs \
 
 def make(results: Path, configs: Path) -> dict[str, str]:
     """The report's files by name. The same results give the same Markdown and LaTeX, byte for byte."""
-    findings = Findings.gather(results, configs)
-    attention, records = AttentionSection.gather(results), load_lesions(results)
-    lesions = [(lesion_drawing(record), lesion_grid(record)) for record in records]
-    provenance = Provenance.gather(findings, results)
-    grids = [*_grids(findings), *attention.grids, *(grid for _, grid in lesions)]
-    legend = "".join(f"- {note}\n" for note in VERDICT_NOTES)
-    text = HEAD + LEGEND.format(notes=legend, waiting="; ".join(unmeasured_claims(findings)) or "none")
-    text += "\n".join(markdown(grid) for grid in grids)
-    tex = TEX_HEAD + "\n".join(latex(grid) for grid in grids)
-    figures = [drawing.data for found in findings.tables for drawing in drawings(found)]
-    figures += [drawing.data for drawing in (*attention.drawings, *(drawing for drawing, _ in lesions))]
-    digest = _digest(text, tex, figures, attention.maps, provenance.written)
-    page = render(findings, attention, lesions, provenance, digest)
-    return {"REPORT.md": text, "tables.tex": tex, "index.html": page}
+    sections = gather_sections(results, configs)
+    blocks = [block for section in sections for block in walk(section.blocks)]
+    text = HEAD + "\n".join(filter(None, map(_section, sections)))
+    tex = TEX_HEAD + "\n".join(latex(block) for block in blocks if isinstance(block, Grid))
+    drawn = [block.data for block in blocks if isinstance(block, Drawing)]
+    digest = _digest(text, tex, drawn, [block.values for block in blocks if isinstance(block, Html)])
+    return {"REPORT.md": text, "tables.tex": tex, "index.html": render(sections, digest)}
+
+
+def _section(section: Section) -> str:
+    """A section in Markdown; nothing if it has only what a page shows."""
+    texts = list(_texts(section.blocks))
+    return "\n".join([f"## {section.title}\n", *texts]) if texts else ""
+
+
+def _texts(blocks: Iterable[Block], title: str = "") -> Iterator[str]:
+    """Blocks in Markdown; a table that is called as the part it stands in (`title`) needs no second heading."""
+    for block in blocks:
+        match block:
+            case Grid():
+                yield markdown(block, heading="" if block.title == title else f"#### {block.title}")
+            case Part():
+                yield f"### {block.title}\n"
+                yield from _texts(block.blocks, block.title)
+            case Fold():
+                yield from _texts(block.blocks, title)
+            case Text():
+                yield f"{block.text}\n"
+            case Notes():
+                yield "".join(f"- {line}\n" for line in block.lines)
 
 
 def write(results: Path, configs: Path) -> Path:
@@ -80,14 +81,8 @@ def check(results: Path, configs: Path) -> None:
             raise UserError(f"{path} is stale: it does not follow from the records; run `python -m scripts.report`")
 
 
-def _grids(findings: Findings) -> list[Grid]:
-    """In the order of the report."""
-    tables = [grid for found in findings.tables for grid in (rows_grid(found), seeds_grid(found)) if grid]
-    return [*claims_grids(findings), sources_grid(findings), *tables, *map(cost_grid, findings.tables)]
-
-
 def _digest(*contents: object) -> str:
-    return hashlib.sha256(json.dumps(contents, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(contents, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def _made_from(page: str) -> str | None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from memtrans.analysis.attention_record import PARTS, Example, Maps
+from memtrans.analysis.attention_record import LETTERS, PARTS, Example, Maps
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -68,7 +68,7 @@ def figures(maps: Maps, run: str) -> "dict[str, Figure]":
 
 def layers(example: Example, where: str) -> "Figure":
     """Each layer's mean over heads, with the words."""
-    means = np.array(example.weights).mean(axis=1)
+    means = _weights(example).mean(axis=1)
     across = math.ceil(math.sqrt(len(means)))
     grid = [list(means[start : start + across]) for start in range(0, len(means), across)]
     left, top = (LETTER * max(map(len, _short(names))) for names in (example.rows, example.columns))
@@ -85,13 +85,19 @@ def layers(example: Example, where: str) -> "Figure":
 
 def heads(example: Example, where: str) -> "Figure":
     """All heads, a row for each layer."""
-    grid = [list(layer) for layer in np.array(example.weights)]
+    grid = [list(layer) for layer in _weights(example)]
     figure, panels = _picture(example, grid, Look(0.03, 0.8, 0.2, 0.2, 0), f"{where}\nattention of every head")
     for number, axes in enumerate(panels[0], 1):
         axes.set_title(f"head {number}", fontsize=7, pad=3)
     for number, axes in enumerate(panels[:, 0], 1):
         axes.set_ylabel(f"layer {number}", fontsize=7, labelpad=2)
     return figure
+
+
+def _weights(example: Example) -> np.ndarray:
+    """The maps as numbers: layers x heads x R x C."""
+    values = np.array([[[LETTERS.index(letter) for letter in head] for head in layer] for layer in example.weights])
+    return (values / 63).reshape(*values.shape[:2], len(example.rows), len(example.columns)) ** 2
 
 
 def _picture(
@@ -175,7 +181,7 @@ def _blocks(example: Example) -> list[Block]:
     """Where each block lies in a map, if some layer's head sees anything in it; none where there is no memory."""
     if {"memory", "carried"}.isdisjoint(example.column_kinds):
         return []
-    seen = np.array(example.weights).max(axis=(0, 1))
+    seen = _weights(example).max(axis=(0, 1))
     found = [
         Block(_name(row in ("memory", "carried"), column), down, across)
         for row, down in _runs(example.row_kinds)
@@ -199,7 +205,7 @@ def _name(of_memory: bool, column: str) -> str:
 
 
 def _is_cut(means: np.ndarray) -> bool:
-    """Whether weight is left out, with the words that are not shown. (What is kept has three decimals.)"""
+    """Whether weight is left out, with the words that are not shown. (What is kept is rounded.)"""
     return bool((means.sum(axis=-1) < 0.9).any())
 
 

@@ -12,6 +12,7 @@ from .checkpoints import (
     checkpoint_types,
     counts_go_on,
     full_disks_are_named,
+    mixed_precision_comes_back,
     safe_checkpoints,
     task_state_comes_back,
     whole_checkpoint_copies,
@@ -59,6 +60,7 @@ def apply() -> None:
         own_hydra_version,
         counts_go_on,
         task_state_comes_back,
+        mixed_precision_comes_back,
         wandb_begins_once,
     ):
         cure()

@@ -180,3 +180,52 @@ def task_state_comes_back() -> None:
         return extra_state
 
     Trainer.state_dict, Trainer.load_checkpoint = state_dict, load_checkpoint
+
+
+@functools.cache
+def mixed_precision_comes_back() -> None:
+    """Symptom: a training with `--fp16`, `--bf16` or `--amp` that goes on from a checkpoint is another one.
+
+    In fairseq 0.12.2 with any torch: of the weights only their rounded copy is saved, and of what decides the loss
+    scale at most the scale itself. Scope: the states of fairseq's mixed-precision optimisers, and how they are loaded; those of
+    earlier checkpoints load as before. (Of `--memory-efficient-fp16` there are no other weights.)
+    """
+    from fairseq.optim.amp_optimizer import AMPOptimizer
+    from fairseq.optim.fp16_optimizer import FP16Optimizer
+
+    def exact_weights(self: Any) -> list[Any]:
+        flat = isinstance(self.fp32_params, dict)
+        return list(self.fp32_params.values()) if flat else list(self.fp32_params)
+
+    original_state, original_load = FP16Optimizer.state_dict, FP16Optimizer.load_state_dict
+
+    def state_dict(self: Any) -> dict[str, Any]:
+        state = original_state(self)
+        state["fp32_params"] = [weight.detach() for weight in exact_weights(self)]
+        if self.scaler is not None:
+            state["scaler"] = dict(vars(self.scaler))
+        return state
+
+    def load_state_dict(self: Any, state: dict[str, Any], optimizer_overrides: Any = None) -> None:
+        state = dict(state)
+        for weight, saved in zip(exact_weights(self), state.pop("fp32_params", ()), strict=False):
+            weight.data.copy_(saved)
+        scaler = state.pop("scaler", {})
+        original_load(self, state, optimizer_overrides)
+        if self.scaler is not None:
+            vars(self.scaler).update(scaler)
+
+    FP16Optimizer.state_dict, FP16Optimizer.load_state_dict = state_dict, load_state_dict
+
+    original_amp_state, original_amp_load = AMPOptimizer.state_dict, AMPOptimizer.load_state_dict
+
+    def amp_state_dict(self: Any) -> dict[str, Any]:
+        return original_amp_state(self) | {"scaler": self.scaler.state_dict()}
+
+    def amp_load_state_dict(self: Any, state: dict[str, Any], optimizer_overrides: Any = None) -> None:
+        state = dict(state)
+        if scaler := state.pop("scaler", None):
+            self.scaler.load_state_dict(scaler)
+        original_amp_load(self, state, optimizer_overrides)
+
+    AMPOptimizer.state_dict, AMPOptimizer.load_state_dict = amp_state_dict, amp_load_state_dict
