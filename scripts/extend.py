@@ -6,7 +6,8 @@ before any further training is among the lesions (scripts.lesion kinds=more).
 
   memory_tokens=20      so many in all; fewer keep the first, and as many as before show what training on is worth alone
   start=new             how tokens that the parent lacks start: new, as before training, or copies of the parent's
-  train.max_update=100  any training option of the parent (default: its own, and a tenth of its updates)
+  train.max_update=100  any training option of the parent (default: its own, but a tenth of its updates, warm-up and
+                        learning rate)
 """
 
 import sys

@@ -17,7 +17,7 @@ from memtrans.records import Record
 from memtrans.runs import Run
 
 STARTS = ("new", "copies")
-PART = 10  # a tenth of the parent's updates, if nothing is said
+PART = 10  # a tenth of the parent's updates, warm-up and peak learning rate, if nothing is said
 
 
 def extension(parent: Run, record: Record, tokens: int, start: str, changes: list[str]) -> Run:
@@ -33,7 +33,11 @@ def extension(parent: Run, record: Record, tokens: int, start: str, changes: lis
         raise UserError(f"start={start}: expected {' or '.join(STARTS)}")
     identity = copy.deepcopy(parent.identity)
     identity["model"]["memory_tokens"] = tokens
-    identity["train"] = _changed(identity["train"] | {"max_update": max(1, record.updates // PART)}, changes)
+    train = identity["train"]
+    # at its own peak rate, so short a training would undo more than it learns
+    gentle = {"max_update": max(1, record.updates // PART), "lr": train["lr"] / PART}
+    gentle |= {"warmup_updates": train["warmup_updates"] // PART} if train.get("warmup_updates") else {}
+    identity["train"] = _changed(train | gentle, changes)
     identity["parent"] = {
         "run": parent.hash,
         "setting": parent.setting,

@@ -187,8 +187,8 @@ def mixed_precision_comes_back() -> None:
     """Symptom: a training with `--fp16`, `--bf16` or `--amp` that goes on from a checkpoint is another one.
 
     In fairseq 0.12.2 with any torch: of the weights only their rounded copy is saved, and of what decides the loss
-    scale at most the scale itself. Scope: the states of fairseq's mixed-precision optimisers, and how they are loaded; those of
-    earlier checkpoints load as before. (Of `--memory-efficient-fp16` there are no other weights.)
+    scale at most the scale itself. Scope: the states of fairseq's mixed-precision optimisers, and how they are loaded;
+    those of earlier checkpoints load as before. (Of `--memory-efficient-fp16` there are no other weights.)
     """
     from fairseq.optim.amp_optimizer import AMPOptimizer
     from fairseq.optim.fp16_optimizer import FP16Optimizer
