@@ -15,7 +15,7 @@ TRANSLATION_SWEEP = $(RUN) -m scripts.sweep sweep=$(ROWS) corpus=$(CORPUS) size=
 LM_SWEEP = $(RUN) -m scripts.sweep sweep=lm_$(CORPUS) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast lint doctor reproduce-wmt reproduce-lm tables report clean
+.PHONY: help setup demo test test-fast lint doctor reproduce-wmt reproduce-lm tables report bench-cpu clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-15s %s\n", $$1, $$2}' Makefile
@@ -67,6 +67,10 @@ tables: $(INSTALLED)  ## write results/TABLES.md from the records
 
 report: $(INSTALLED)  ## write results/report/ from the records: a page, Markdown, LaTeX
 	$(RUN) -m scripts.report
+
+bench-cpu: $(INSTALLED)  ## speed on CPUs, in minutes: preparing a corpus against fairseq-preprocess; start-up (alone on the machine)
+	$(RUN) benchmarks/startup.py
+	$(RUN) benchmarks/prepare_speed.py --pairs 50000
 
 clean:  ## remove the virtual environment and caches; data, runs and results stay
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache *.egg-info

@@ -3,9 +3,7 @@
 import argparse
 from pathlib import Path
 
-from memtrans.comparing import Folder, compare_folders, only_in
 from memtrans.errors import main_guard
-from memtrans.report.texts import markdown
 
 
 @main_guard
@@ -17,6 +15,9 @@ def main() -> None:
     parser.add_argument("other", metavar="B", type=Path, help="another one")
     parser.add_argument("--configs", type=Path, default=Path("configs"), help="folder of sweep/ and variant/")
     arguments = parser.parse_args()
+    from memtrans.comparing import Folder, compare_folders, only_in  # here: scipy is slow to import
+    from memtrans.report.texts import markdown
+
     one, other = (Folder.load(path, arguments.configs) for path in (arguments.one, arguments.other))
     print(f"# A: {one.name}, B: {other.name}\n")
     print("\n".join(markdown(grid) for grid in compare_folders(one, other)), end="")

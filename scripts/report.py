@@ -4,7 +4,6 @@ import argparse
 from pathlib import Path
 
 from memtrans.errors import main_guard
-from memtrans.report.write import check, write
 
 
 @main_guard
@@ -16,6 +15,8 @@ def main() -> None:
     parser.add_argument("--configs", type=Path, default=Path("configs"), help="folder of sweep/ and variant/")
     parser.add_argument("--check", action="store_true", help="write nothing; fail if the report is stale")
     arguments = parser.parse_args()
+    from memtrans.report.write import check, write  # here: scipy and matplotlib are slow to import
+
     if arguments.check:
         check(arguments.results, arguments.configs)
         print(f"{arguments.results / 'report'} is up to date")

@@ -8,10 +8,8 @@ there already is not computed again.
 import argparse
 from pathlib import Path
 
-from memtrans.claims import load_claims
 from memtrans.errors import main_guard
 from memtrans.records import load_all
-from memtrans.significance.compute import compute
 from memtrans.sweeps_spec import load_sweeps
 from memtrans.tables import build_tables
 
@@ -25,6 +23,9 @@ def main() -> None:
     parser.add_argument("--configs", type=Path, default=Path("configs"), help="folder of sweep/ and variant/")
     parser.add_argument("--data", type=Path, default=Path("data"), help="folder of prepared corpora")
     arguments = parser.parse_args()
+    from memtrans.claims import load_claims  # here: scipy is slow to import
+    from memtrans.significance.compute import compute
+
     sweeps = load_sweeps(arguments.configs)
     claims = load_claims(arguments.results / "claims.yaml", sweeps)
     wanted = {(test.row, test.than) for claim in claims for test in claim.tests}

@@ -4,7 +4,7 @@ import gzip
 
 import pytest
 
-from memtrans.corpora.text import read_lines, read_pairs
+from memtrans.corpora.text import read_blocks, read_lines, read_pairs
 from memtrans.errors import UserError
 
 
@@ -52,6 +52,16 @@ def test_truncated_gzip_is_named(tmp_path):
     path.write_bytes(gzip.compress(b"a line\n" * 1000)[:-20])
     with pytest.raises(UserError, match="text.de.gz: damaged gzip"):
         list(read_lines(path))
+
+
+@pytest.mark.parametrize("size", [1, 4, 9, 1000])
+def test_blocks_are_the_file_cut_after_lines(tmp_path, size):
+    content = "ein Satz\n\nGrüße\u2028an\r alle\nlast".encode()
+    (tmp_path / "text").write_bytes(content)
+    blocks = list(read_blocks(tmp_path / "text", size))
+    assert b"".join(blocks) == content
+    assert all(block.endswith(b"\n") for block in blocks[:-1])
+    assert max(map(len, blocks)) <= size + 1 + max(map(len, content.split(b"\n")))
 
 
 @pytest.mark.parametrize(("source", "target"), [(3, 5), (5, 3), (0, 1)])

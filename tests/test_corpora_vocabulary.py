@@ -1,13 +1,18 @@
 """The vocabulary: deterministic, with fairseq's ids, free of whitespace inside pieces, and clear when it cannot be."""
 
+import random
+from functools import partial
+
+import numpy as np
 import pytest
 import sentencepiece
-from corpora_toys import sentences, write_parallel
+from corpora_toys import sentences, tree, write_parallel
 
 import memtrans_fairseq  # noqa: F401  # isort: skip  # makes fairseq importable
 from fairseq.data import Dictionary
 
-from memtrans.corpora.binarise import binarise, count_tokens
+from memtrans.corpora import binarise as module
+from memtrans.corpora.binarise import PieceEncoder, binarise, count_tokens
 from memtrans.corpora.vocabulary import train_vocabulary
 from memtrans.errors import UserError
 
@@ -75,7 +80,36 @@ def test_binarised_data_holds_every_sentence_and_its_end(prepared):
     for side, language in enumerate(("de", "en")):
         dataset = MMapIndexedDataset(str(folder / f"bin/train.de-en.{language}"))
         assert [item.tolist() for item in dataset] == [[*processor.encode(pair[side]), 2] for pair in PAIRS]
-        assert count_tokens(folder / f"bin/train.de-en.{language}") == sum(len(item) for item in dataset)
+        assert count_tokens(folder / f"bin/train.de-en.{language}", 300) == sum(len(item) for item in dataset)
+
+
+@pytest.mark.parametrize("remembered", [3, 50, 1 << 18])
+def test_text_encoded_by_words_is_that_encoded_by_lines(prepared, monkeypatch, remembered):
+    folder, processor = prepared
+    monkeypatch.setattr(module, "WORDS", remembered)
+    encode = PieceEncoder(folder / "spm.model")
+    rng = random.Random(2)
+    odd = [*SPACES, *"aeiß ▁½ﬁ中e\u0301\u0308\u200b\x85\x00\x1c", *MARKUP, *"      "]
+    lines = [
+        "",
+        " ",
+        "  two  spaces ",
+        *(de for de, _ in PAIRS),
+        *("".join(rng.choices(odd, k=20)) for _ in range(2000)),
+    ]
+    for part in (lines, lines[5:50], lines):
+        ids, sizes = encode("\n".join([*part, ""]).encode())
+        assert [item.tolist() for item in np.split(ids, np.cumsum(sizes)[:-1])] == [
+            [*processor.encode(line), processor.eos_id()] for line in part
+        ]
+
+
+def test_several_processes_write_the_same_files(prepared, tmp_path, monkeypatch):
+    folder, _ = prepared
+    monkeypatch.setattr(module, "WORTH_IT", 0)
+    monkeypatch.setattr(module, "read_blocks", partial(module.read_blocks, size=500))
+    binarise(folder, folder / "spm.model", ("de", "en"), ["train"], tmp_path, workers=3)
+    assert tree(tmp_path) == tree(folder / "bin")
 
 
 def test_a_sample_is_spread_over_both_languages(tmp_path):

@@ -53,7 +53,8 @@ PROGRAM = """
 import sys
 from pathlib import Path
 from omegaconf import OmegaConf
-from memtrans.corpora import prepare
+from memtrans.corpora import binarise, prepare
+binarise.WORTH_IT = 0  # several processes encode, however little there is
 prepare(OmegaConf.load(sys.argv[1]), Path(sys.argv[2]))
 """
 NO_LOCKS = "import fcntl\nfcntl.flock = lambda *_: None\n"  # as on a file system that does not honour them
@@ -141,10 +142,10 @@ def test_killed_again_and_again(tmp_path, toys, corpus):
     """Every start is killed a little later than the last, in the same folder, until one gets through."""
     _, config, expected = toys[corpus]
     kills = 0
-    for tenths in range(2, 200, 4):
+    for hundredths in range(20, 2000, 4):
         process = start(config, tmp_path)
         try:
-            process.communicate(timeout=tenths / 10)
+            process.communicate(timeout=hundredths / 100)
         except subprocess.TimeoutExpired:
             process.kill()
             process.communicate()

@@ -6,26 +6,24 @@ They are scored per published word, so the text stays as it is, and words are wh
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import sentencepiece
-
-from memtrans.corpora.binarise import Encoded, count_tokens, encode_pieces, read_dictionary, write_lines, write_pieces
+from memtrans.corpora.binarise import Encoded, count_tokens, piece_encoder, write_lines, write_pieces
 from memtrans.corpora.task import SPLITS, Counts, Lines, Part, Task
-from memtrans.corpora.text import read_lines
+from memtrans.corpora.text import batches, read_lines
 from memtrans.corpora.vocabulary import SPECIAL, train_vocabulary
-from memtrans.corpora.words import MISSING, RESERVED, UNKNOWN, count_words, encode_words, write_words
+from memtrans.corpora.words import MISSING, RESERVED, UNKNOWN, count_words, encode_words, read_words, write_words
 from memtrans.errors import UserError, did_you_mean
 from memtrans.files import write_json
 from memtrans.progress import say
 
 UNITS = {"words": "word", "bpe": "subword"}  # of a vocabulary, by its kind
+BATCH = 1000  # lines encoded at once: bounds the memory
 BESIDE = 2  # entries of the vocabulary that are no words: the end of a line and <unk>
 OUTSIDE = 2  # entries of fairseq's dictionary that are never predicted, and not counted: <s> and <pad>
-Encoder = tuple[Callable[[Path], Iterator[Encoded]], int, int]  # of a text; its entries; the id of what it lacks
 Size = tuple[int, int, int]  # lines; words, with one end-of-line a line; different words beside <unk>
 AS_IT_IS = {  # settings of sentencepiece, so that subwords spell the very words of the text
     "normalization_rule_name": "identity",
@@ -121,37 +119,39 @@ class LanguageModeling(Task):
 
     def binarise(self, folder: Path, splits: list[str], target: Path, workers: int) -> None:
         """Write also `target/report.json`: the vocabulary's size, and the tokens of each split that it lacks."""
-        prepare_encoder = _words if self.of_words else _pieces
-        encode, entries, lacking = prepare_encoder(folder / self.vocabulary_file, target / "dict.txt", workers)
+        texts = {split: folder / f"text/{split}.txt" for split in splits}
+        vocabulary, dictionary = folder / self.vocabulary_file, target / "dict.txt"
         unknown: Counter[str] = Counter()
-        for split in splits:
-            encoded = _count_unknown(encode(folder / f"text/{split}.txt"), lacking, unknown, split)
-            write_lines(target / split, encoded, entries)
+        if self.of_words:
+            shutil.copyfile(vocabulary, dictionary)
+            index = read_words(dictionary)
+            entries = len(index)
+            for split, text in texts.items():
+                encoded = encode_words(read_lines(text), index)
+                write_lines(target / split, _count_unknown(encoded, MISSING, unknown, split), entries)
+        else:
+            entries = write_pieces(vocabulary, dictionary)
+            with piece_encoder(vocabulary, texts.values(), workers) as encode:
+                for split, text in texts.items():
+                    encoded = encode(_spaced_blocks(text))
+                    write_lines(target / split, _count_unknown(encoded, SPECIAL["unk_id"], unknown, split), entries)
         write_json(target / "report.json", {"vocabulary": entries - OUTSIDE, "unknown": unknown})
 
     def finish(self, target: Path, splits: dict[str, Counts]) -> int:
         report = json.loads((target / "report.json").read_text(encoding="utf-8"))
         for split, counts in splits.items():
-            tokens, unknown = count_tokens(target / split), report["unknown"][split]
+            tokens, unknown = count_tokens(target / split, report["vocabulary"] + OUTSIDE), report["unknown"][split]
             splits[split] = {"lines": counts["lines"], "tokens": tokens, "words": counts["words"], "unknown": unknown}
         return report["vocabulary"]
-
-
-def _words(vocabulary: Path, dictionary: Path, workers: int) -> Encoder:
-    shutil.copyfile(vocabulary, dictionary)
-    index = read_dictionary(dictionary)
-    return lambda text: encode_words(read_lines(text), index), len(index), MISSING
-
-
-def _pieces(vocabulary: Path, dictionary: Path, workers: int) -> Encoder:
-    processor = sentencepiece.SentencePieceProcessor(model_file=str(vocabulary))
-    write_pieces(processor, dictionary)
-    return lambda text: encode_pieces(processor, _spaced(text), workers), len(processor), processor.unk_id()
 
 
 def _spaced(text: Path) -> Iterator[str]:
     """The lines with one space between words: pieces hold no other whitespace, which no dictionary file could."""
     return (" ".join(line.split()) for line in read_lines(text))
+
+
+def _spaced_blocks(text: Path) -> Iterator[bytes]:
+    return ("\n".join([*lines, ""]).encode() for lines in batches(_spaced(text), BATCH))
 
 
 def _count_unknown(encoded: Iterable[Encoded], lacking: int, unknown: Counter[str], split: str) -> Iterator[Encoded]:

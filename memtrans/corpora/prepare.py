@@ -44,8 +44,8 @@ def prepare(corpus: DictConfig, data_dir: Path, workers: int | None = None) -> P
     """Return the prepared corpus, preparing it first if need be, in `data_dir/prepared/<name>-<fingerprint12>/`.
 
     When it is done already, this is instant and touches no network and no file. It may be killed at any moment and
-    called by several processes at once. `workers` threads encode the text (default: the processors at hand). Raises
-    UserError for what a user can mend.
+    called by several processes at once. A large text is encoded by `workers` processes (default: the processors at
+    hand), which import the main module, as multiprocessing's spawn does. Raises UserError for what a user can mend.
     """
     task, fingerprint, folder = _identify(corpus, data_dir)
     if prepared := _load(folder):

@@ -44,6 +44,13 @@ def read_pairs(source: Path, target: Path) -> Iterator[tuple[str, str]]:
         yield one, other
 
 
+def read_blocks(path: Path, size: int = 1 << 20) -> Iterator[bytes]:
+    """Yield a plain file in blocks of whole lines, of about `size` bytes."""
+    with path.open("rb") as file:
+        while block := file.read(size):
+            yield block + file.readline()
+
+
 def batches(lines: Iterator[str], size: int) -> Iterator[list[str]]:
     """The lines in lists of `size`, the last one shorter."""
     while batch := list(islice(lines, size)):

@@ -106,5 +106,5 @@ class Translation(Task):
         for split, counts in splits.items():
             prefix = target / f"{split}.{'-'.join(self.sides)}"
             for kind, language in zip(("source_tokens", "target_tokens"), self.sides, strict=True):
-                counts[kind] = count_tokens(Path(f"{prefix}.{language}"))
+                counts[kind] = count_tokens(Path(f"{prefix}.{language}"), self.corpus.vocabulary.size)
         return self.corpus.vocabulary.size

@@ -35,6 +35,12 @@ def write_words(words: Mapping[str, int], size: int | None, path: Path) -> None:
     write_text(path, "".join(f"{word} {count}\n" for word, count in ordered[:size]))
 
 
+def read_words(path: Path) -> dict[str, int]:
+    """The ids that fairseq gives to the words of a dictionary, its special symbols included."""
+    words = (line.rpartition(" ")[0] for line in read_lines(path))
+    return {word: index for index, word in enumerate([*RESERVED, UNKNOWN, *words])}
+
+
 def encode_words(lines: Iterator[str], index: Mapping[str, int]) -> Iterator[Encoded]:
     """Encode each line and its end; a word that `index` lacks becomes MISSING. No line may hold a RESERVED word."""
     for batch in batches(lines, BATCH):
