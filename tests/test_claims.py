@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import toy_project
 from make_records import record
 
 from memtrans.claims import judge, load_claims
@@ -10,23 +11,10 @@ from memtrans.claims.verdicts import Verdict
 from memtrans.errors import UserError
 from memtrans.sweeps_spec import load_sweeps
 from memtrans.tables import build_tables, load_paper
-from memtrans.tables.paper import COLUMNS
 
 ROOT = Path(__file__).resolve().parent.parent
-SWEEP = """
-name: toy
-title: Toy table
-corpus: toy
-size: demo
-protocol: paper
-seeds: [1, 2, 3]
-rows:
-  - {variant: transformer}
-  - {variant: mem_transformer, memory_tokens: 10}
-  - {variant: mem_transformer, memory_tokens: 20}
-"""
-PAPER = f"""{",".join(COLUMNS)}
-toy,demo,Transformer,bleu,24.0,,,"a book, page 1",S,
+SWEEP = toy_project.SWEEP + "  - {variant: mem_transformer, memory_tokens: 20}\n"
+PAPER = """toy,demo,Transformer,bleu,24.0,,,"a book, page 1",S,
 toy,demo,MemTransformer 10,bleu,25.0,,,"a book, page 1",S,
 """
 CLAIM = "{{id: {id}, says: So it is, source: a book, certainty: S, sweeps: [toy], tests: [{tests}]}}"
@@ -38,13 +26,7 @@ def claims_text(*tests: str) -> str:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    for folder in ("configs/variant", "configs/sweep", "results/records"):
-        (tmp_path / folder).mkdir(parents=True)
-    for name, label in (("transformer", "Transformer"), ("mem_transformer", "MemTransformer")):
-        (tmp_path / f"configs/variant/{name}.yaml").write_text(f"variant: {{name: {name}, label: {label}}}\n")
-    (tmp_path / "configs/sweep/toy.yaml").write_text(SWEEP)
-    (tmp_path / "results/paper.csv").write_text(PAPER)
-    return tmp_path
+    return toy_project.write_project(tmp_path, PAPER, SWEEP)
 
 
 def verdicts(project: Path, text: str, scores: dict[str, list[float]]) -> list[Verdict]:

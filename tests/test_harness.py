@@ -18,6 +18,7 @@ from fairseq import checkpoint_utils
 from omegaconf import OmegaConf
 from places import REPOSITORY, Place, group, kill_group, wait_for
 from tracker_files import check_tensorboard, check_wandb, folders
+from workers import TRANSLATION
 
 from memtrans import evaluation
 from memtrans.configuration import CONFIGS, compose
@@ -28,8 +29,7 @@ from memtrans.tracking import metrics
 
 pytestmark = pytest.mark.slow
 
-TINY = tuple(f"corpus.sizes.{split}={pairs}" for split, pairs in (("train", 600), ("valid", 40), ("test", 40)))
-TINY += ("corpus.vocabulary.size=200", "train.max_epoch=3", "train.save_interval_updates=5", "train.lr=1e-2")
+TINY = (*TRANSLATION, "train.max_epoch=3")
 
 
 @pytest.fixture(scope="module")

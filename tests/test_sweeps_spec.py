@@ -3,35 +3,19 @@
 from pathlib import Path
 
 import pytest
+from toy_project import SWEEP, VARIANTS, write_configs
 
 from memtrans.errors import UserError
 from memtrans.sweeps_spec import load_sweeps, load_variant_labels, row_label
 
 PROJECT = Path(__file__).parent.parent / "configs"
-VARIANTS = {"transformer": "Transformer", "mem_transformer": "MemTransformer", "mem_ctrl": "MemCtrl"}
-SWEEP = """
-name: toy
-title: Toy table
-corpus: toy
-size: demo
-protocol: paper
-seeds: [1, 2, 3]
-rows:
-  - {variant: transformer}
-  - {variant: mem_transformer, memory_tokens: 10}
-  - {variant: mem_ctrl, memory_tokens: 20, label: "MemCtrl 20, pre-LN", overrides: [model.pre_norm=true]}
-"""
 
 
 @pytest.fixture
 def configs(tmp_path: Path) -> Path:
     """A folder of configs with three variants and one sweep."""
-    for folder in ("variant", "sweep"):
-        (tmp_path / folder).mkdir()
-    for name, label in VARIANTS.items():
-        (tmp_path / f"variant/{name}.yaml").write_text(f"variant: {{name: {name}, label: {label}}}\n")
+    write_configs(tmp_path)
     (tmp_path / "variant/_shared.yaml").write_text("model: {memory_tokens: 10}\n")
-    (tmp_path / "sweep/toy.yaml").write_text(SWEEP)
     return tmp_path
 
 

@@ -8,27 +8,14 @@ from typing import Any
 
 import pytest
 from make_records import BLEU, CHRF, digest, fields, perplexity, record
+from toy_project import SWEEP, write_project
 
 from memtrans.errors import UserError
 from memtrans.tables import build_tables, render, summarise, tables_text
 from memtrans.tables.paper import COLUMNS
 from memtrans.tables.recipe import difference_text
 
-VARIANTS = {"transformer": "Transformer", "mem_transformer": "MemTransformer", "mem_ctrl": "MemCtrl"}
-SWEEP = """
-name: toy
-title: Toy table
-corpus: toy
-size: demo
-protocol: paper
-seeds: [1, 2, 3]
-rows:
-  - {variant: transformer}
-  - {variant: mem_transformer, memory_tokens: 10}
-  - {variant: mem_ctrl, memory_tokens: 20, label: "MemCtrl 20, pre-LN", overrides: [model.pre_norm=true]}
-"""
-PAPER = f"""{",".join(COLUMNS)}
-toy,demo,Transformer,bleu,24.65,,,"a book, page 1",S,
+PAPER = """toy,demo,Transformer,bleu,24.65,,,"a book, page 1",S,
 toy,demo,MemTransformer 10,bleu,25.07,0.10,3,"a book, page 1",S,
 toy,demo,"MemCtrl 20, pre-LN",bleu,,,,a book,?,value not known here
 wiki,lm,Transformer,perplexity,29.95,0.15,3,another book,R,
@@ -39,14 +26,7 @@ CPU = {"device": "cpu", "devices": 1, "cpu": "Some CPU", "cpus": 2, "runs_per_de
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A folder with configs/ (three variants, one sweep) and results/paper.csv, and no record."""
-    for folder in ("configs/variant", "configs/sweep", "results/records"):
-        (tmp_path / folder).mkdir(parents=True)
-    for name, label in VARIANTS.items():
-        (tmp_path / f"configs/variant/{name}.yaml").write_text(f"variant: {{name: {name}, label: {label}}}\n")
-    (tmp_path / "configs/sweep/toy.yaml").write_text(SWEEP)
-    (tmp_path / "results/paper.csv").write_text(PAPER)
-    return tmp_path
+    return write_project(tmp_path, PAPER)
 
 
 def add(project: Path, *args: Any, **changes: Any) -> None:

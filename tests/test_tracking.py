@@ -16,6 +16,7 @@ import memtrans_fairseq  # noqa: F401  (must come before fairseq)
 import pytest
 from fairseq.logging.progress_bar import progress_bar
 from places import REPOSITORY
+from tracker_files import line, untrained_run
 
 from memtrans.runs import Run
 from memtrans.tracking import follow, live, metrics
@@ -31,16 +32,9 @@ for update in range(int(sys.argv[2]), 10**9):
 """
 
 
-def line(part: str, update: int, **values: object) -> metrics.Line:
-    return {"time": 0.0, "part": part, "update": update, **values}
-
-
 @pytest.fixture
 def run(tmp_path) -> Run:
-    tracking = {"wandb": None, "tensorboard": False, "wandb_project": "p"}
-    made = Run({"seed": 1}, "Row", data=tmp_path, runs=tmp_path, results=tmp_path, tracking=tracking)
-    made.write()
-    return made
+    return untrained_run(tmp_path)
 
 
 def test_a_writer_killed_at_any_moment_loses_no_line_but_its_last(tmp_path):

@@ -8,25 +8,19 @@ import memtrans_fairseq  # noqa: F401  (must come before fairseq)
 import pytest
 from make_analyses import attention_record
 from PIL import Image
+from tracker_files import line, untrained_run
 
 from memtrans.analysis import examples
 from memtrans.analysis.attention_record import Maps
 from memtrans.analysis.run import Opened
 from memtrans.runs import Run
-from memtrans.tracking import metrics, pictures
+from memtrans.tracking import pictures
 from memtrans.tracking.maps import BLOCKS, figures
-
-
-def line(part: str, update: int, **values: object) -> metrics.Line:
-    return {"time": 0.0, "part": part, "update": update, **values}
 
 
 @pytest.fixture
 def run(tmp_path) -> Run:
-    tracking = {"wandb": None, "tensorboard": False, "wandb_project": "p"}
-    made = Run({"seed": 1}, "Row", data=tmp_path, runs=tmp_path, results=tmp_path, tracking=tracking)
-    made.write()
-    return made
+    return untrained_run(tmp_path)
 
 
 def test_the_learning_curve_is_a_picture(run):

@@ -11,29 +11,27 @@ import pytest
 from hidden import hide
 from places import REPOSITORY, Place, group, wait_for
 from tracker_files import check_tensorboard, check_wandb, drawn, folders, only_run
-from workers import LANGUAGE
+from workers import LANGUAGE, TRANSLATION
 
 from memtrans.tracking import metrics
 
 pytestmark = pytest.mark.slow
 
 SWITCHED_ON = ("tracking.wandb=offline", "tracking.tensorboard=true")
-TINY = tuple(f"corpus.sizes.{split}={pairs}" for split, pairs in (("train", 600), ("valid", 40), ("test", 40)))
-TINY += ("corpus.vocabulary.size=200", "train.max_epoch=2", "train.save_interval_updates=5", "train.lr=1e-2")
 
 
 @pytest.fixture(scope="module")
 def untracked(tmp_path_factory) -> Place:
     """One run that was trained without a tracker."""
     folder = tmp_path_factory.mktemp("untracked")
-    place = Place(TINY, folder / "data", folder)
+    place = Place(TRANSLATION, folder / "data", folder)
     place.train()
     return place
 
 
 @pytest.fixture
 def place(untracked, tmp_path) -> Place:
-    return Place(TINY, untracked.data, tmp_path)
+    return Place(TRANSLATION, untracked.data, tmp_path)
 
 
 def track(run: Path, *settings: str, **environment: str) -> subprocess.CompletedProcess:
@@ -65,7 +63,9 @@ def test_trackers_are_made_from_the_log_of_a_finished_run(untracked):
 
 
 @pytest.mark.parametrize(
-    ("settings", "parts"), [(TINY, ("encoder", "cross")), (LANGUAGE, ("decoder",))], ids=["translation", "language"]
+    ("settings", "parts"),
+    [(TRANSLATION, ("encoder", "cross")), (LANGUAGE, ("decoder",))],
+    ids=["translation", "language"],
 )
 def test_trackers_show_where_attention_goes(tmp_path, settings, parts):
     """While the run is followed, and again from its folder, where there is no torch."""

@@ -18,6 +18,18 @@ from memtrans.tracking import metrics
 from memtrans.tracking.trackers import score_name
 
 
+def line(part: str, update: int, **values: object) -> metrics.Line:
+    """Of a run's log."""
+    return {"time": 0.0, "part": part, "update": update, **values}
+
+
+def untrained_run(folder: Path) -> Run:
+    tracking = {"wandb": None, "tensorboard": False, "wandb_project": "p"}
+    run = Run({"seed": 1}, "Row", data=folder, runs=folder, results=folder, tracking=tracking)
+    run.write()
+    return run
+
+
 class WandbFolder:
     """One `offline-run-*` folder: what was said there of the run, by update, and its files."""
 
