@@ -102,6 +102,15 @@ class Curve:
         return path
 
 
+def keep_curve(run: Run) -> None:
+    """Write the curve of a run that has just been scored. What its log lacks must not cost the run its record."""
+    try:
+        if curve := Curve.of(run):
+            curve.save(run.results)
+    except (UserError, ValueError, TypeError, KeyError) as error:
+        print(f"no learning curve was kept: {' '.join(str(error).split())}", flush=True)
+
+
 def load_curves(results: Path) -> dict[str, Curve]:
     """All curves of a folder of results by run. A broken file raises UserError."""
     curves = [Curve.load(path) for path in sorted((results / FOLDER).glob("*.json"))]

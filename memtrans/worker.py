@@ -22,7 +22,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from memtrans.curves import Curve
+from memtrans.curves import keep_curve
 from memtrans.errors import UserError, main_guard
 from memtrans.files import write_json, write_text
 from memtrans.locks import held, locked
@@ -87,13 +87,12 @@ def work(run: Run, halves: Sequence[str], ranks: Ranks, stops: Stops) -> None:
                 opened = _open(run)
                 record = evaluate(opened)
                 metrics.scores(record)
-                if curve := Curve.of(run):
-                    curve.save(run.results)
-                record.save(run.results / "records")
+                keep_curve(run)
                 if run.tracked:
                     from memtrans.analysis.examples import keep_maps
 
                     keep_maps(opened)
+                record.save(run.results / "records")  # last: a run with a record is done
 
 
 def _arguments(arguments: Sequence[str]) -> tuple[Run, tuple[str, ...]]:

@@ -27,7 +27,6 @@ from fairseq.logging import meters, progress_bar
 from fairseq.models.transformer import TransformerConfig, TransformerEncoderBase
 from fairseq.modules.transformer_layer import TransformerEncoderLayerBase
 from fairseq.optim.amp_optimizer import AMPOptimizer
-from omegaconf import OmegaConf
 
 ROOT = Path(__file__).parents[1]
 
@@ -287,80 +286,6 @@ def test_bf16_does_not_ask_for_a_tpu(tmp_path):
     stock = options.parse_args_and_arch.__wrapped__(options.get_training_parser(), arguments)
     assert stock.bf16
     assert stock.tpu
-
-
-def amp_optimizer(weights: torch.nn.Parameter) -> AMPOptimizer:
-    """Plain SGD, learning rate 0.1, with loss scale 128."""
-    sgd = {"_name": "sgd", "lr": [0.1], "momentum": 0.0, "weight_decay": 0.0}
-    cfg = OmegaConf.create({"common": {"fp16_init_scale": 128, "min_loss_scale": 1e-4}, "optimizer": sgd})
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # fairseq asks for CUDA's scaler; the CPU's takes its place below
-        optimizer = AMPOptimizer.build_optimizer(cfg, [weights])
-    optimizer._grad_scaler = torch.amp.GradScaler("cpu", init_scale=128.0, growth_interval=3)
-    return optimizer
-
-
-def amp_step(step) -> torch.Tensor:
-    """The weights after one step on half their squared norm."""
-    weights = torch.nn.Parameter(torch.ones(3))
-    optimizer = amp_optimizer(weights)
-    optimizer.backward(weights.pow(2).sum() / 2)
-    assert optimizer.clip_grad_norm(0.0).item() == pytest.approx(3**0.5)
-    step(optimizer)
-    return weights.detach()
-
-
-def test_amp_divides_the_gradients_by_the_loss_scale_once():
-    torch.testing.assert_close(amp_step(AMPOptimizer.step), torch.full((3,), 0.9))
-    torch.testing.assert_close(amp_step(AMPOptimizer.step.__wrapped__), torch.full((3,), 1 - 0.1 / 128))
-
-
-def test_amp_multiplies_gradients_as_its_optimizer_does(monkeypatch):
-    multiplied: list[float] = []
-    optimizer = AMPOptimizer.__new__(AMPOptimizer)
-    adam = SimpleNamespace(param_groups=[{"params": []}])
-    optimizer.fp32_optimizer = SimpleNamespace(optimizer=adam, multiply_grads=multiplied.append)
-    optimizer.multiply_grads(0.5)
-    assert multiplied == [0.5]
-    monkeypatch.delattr(AMPOptimizer, "multiply_grads")
-    optimizer.multiply_grads(0.5)  # uncured: one by one
-    assert multiplied == [0.5]
-
-
-def test_amp_skips_a_step_with_infinite_gradients():
-    weights = torch.nn.Parameter(torch.ones(3))
-    scaler = torch.amp.GradScaler("cpu", init_scale=128.0)
-    optimizer = torch.optim.SGD([weights], lr=0.1)
-    scaler.scale((weights * torch.inf).sum()).backward()
-    scaler.unscale_(optimizer)
-    AMPOptimizer.step(SimpleNamespace(scaler=scaler, optimizer=optimizer))
-    assert weights.tolist() == [1, 1, 1]
-    assert scaler.get_scale() == 64
-
-
-def test_amp_goes_on_with_its_loss_scale():
-    """With the scale itself, and with the steps towards the next growth."""
-    weights = torch.nn.Parameter(torch.ones(3))
-    whole, parts = amp_optimizer(weights), amp_optimizer(weights)
-
-    def step(optimizer: AMPOptimizer, factor: float) -> None:
-        optimizer.zero_grad()
-        optimizer.backward((factor * weights).sum())
-        optimizer.clip_grad_norm(0.0)
-        optimizer.step()
-
-    for factor in (torch.inf, 1.0, 1.0):
-        step(whole, factor)
-    assert whole.scaler.get_scale() == 64
-    saved = whole.state_dict()
-    parts.load_state_dict(saved)
-    assert "scaler" in saved, "the caller's is left as it was"
-    step(whole, 1.0)
-    step(parts, 1.0)
-    assert parts.scaler.get_scale() == whole.scaler.get_scale() == 128
-    earlier = amp_optimizer(weights)
-    earlier.load_state_dict({key: value for key, value in saved.items() if key != "scaler"})
-    assert earlier.scaler.get_scale() == 128, "of a checkpoint without, as it starts"
 
 
 # warnings and the process's switches

@@ -232,17 +232,20 @@ def test_a_continued_run_is_read_against_its_parent(project: Path) -> None:
         parent = digest(f"parent {seed}")
         add(project, "MemTransformer 10", seed, before, run=parent)
         if after:
-            config = {**fields()["config"], "parent": {"run": parent, "memory_tokens": 10}}
+            config = {**fields()["config"], "parent": {"run": parent, "memory_tokens": 10, "start": "new"}}
+            config |= {"model": {"memory_tokens": 20}, "train": {"lr": 1e-4}}
             add(project, "MemTransformer 10, continued with 20", seed, after, config=config, updates=300)
     made = text(project)
     assert made.index("### Continued") > made.index("MemCtrl 20, pre-LN"), "not among the rows of the sweep"
     row = cells(made, "MemTransformer 10, continued with 20", table=1)
     assert row == {
         "model": "MemTransformer 10, continued with 20",
+        "further tokens": "new",
         "BLEU": "21.60 ± 1.56",
         "seeds": "2",
         "Δ before": "+0.60 ± 0.14",
         "further updates": "300",
+        "learning rate": "0.0001",
         "parameters": "1,234,567",
     }
 

@@ -15,7 +15,7 @@ from memtrans.analysis.attention_record import Maps
 from memtrans.analysis.run import Opened
 from memtrans.runs import Run
 from memtrans.tracking import pictures
-from memtrans.tracking.maps import BLOCKS, figures
+from memtrans.tracking.attention_pictures import BLOCKS, figures
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ def keep_maps(opened: Opened) -> None:
         check_split(opened, SPLIT)
         found = tuple(find_examples(opened, SPLIT, AMONG, PICTURED))
         Maps(split=SPLIT, unit=opened.unit, examples=found).save(opened.run.attention)
-    except SystemExit:  # a signal to stop: the run is done, so this is all there is to stop
+    except SystemExit:  # a signal to stop: only the record is left to be written, so this is all there is to stop
         print("no attention maps were kept: stopped", flush=True)
     except Exception as error:
         print(f"no attention maps were kept: {' '.join(str(error).split()) or type(error).__name__}", flush=True)

@@ -6,6 +6,7 @@ without that file has never run, and is taken back. One without the file `releas
 of one that has come to its end is removed by a later submission.
 """
 
+import contextlib
 import json
 import secrets
 import shutil
@@ -45,6 +46,14 @@ class Submission:
         return submission
 
     @property
+    def begun(self) -> float:
+        """When, in seconds since 1970; 0 if another command has removed it."""
+        try:
+            return (self.folder / "tasks.json").stat().st_mtime
+        except FileNotFoundError:
+            return 0.0
+
+    @property
     def whole(self) -> bool:
         return (self.folder / "submitted").exists()
 
@@ -66,7 +75,14 @@ class Submission:
         if self.jobs(queue) or ("prepare" in self.tasks and processes.failure(self.folder)):
             return False
         folders = (self.folder.parent.parent / run for tasks in self.tasks.values() for run in tasks)
-        return all(Run.read(run).record_path.exists() for run in folders if (run / "run.json").exists())
+        try:
+            return all(Run.read(run).record_path.exists() for run in folders if (run / "run.json").exists())
+        except (OSError, ValueError, KeyError, TypeError):  # a run that cannot be read has not come to its end
+            return False
+
+    def remove(self) -> None:
+        (self.folder / "tasks.json").unlink(missing_ok=True)  # first what others find it by
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def jobs(self, queue: Sequence[QueuedJob]) -> list[tuple[QueuedJob, str]]:
         """Its jobs in the queue, each with its step; the steps in their order."""
@@ -75,13 +91,17 @@ class Submission:
 
 def submissions(runs: Path) -> list[Submission]:
     """All that were begun and not taken back."""
-    return [Submission(path.parent, json.loads(path.read_text())) for path in sorted(runs.glob("slurm/*/tasks.json"))]
+    found = []
+    for path in sorted(runs.glob("slurm/*/tasks.json")):
+        with contextlib.suppress(FileNotFoundError):  # another command removes it just now
+            found.append(Submission(path.parent, json.loads(path.read_text())))
+    return found
 
 
 def last_table(found: Iterable[Submission]) -> Submission | None:
     """The latest that writes a table, which has all that earlier ones have."""
     tables = (submission for submission in found if "table" in submission.tasks)
-    return max(tables, key=lambda each: (each.folder / "tasks.json").stat().st_mtime, default=None)
+    return max(tables, key=lambda each: each.begun, default=None)
 
 
 def live(runs: Path, queue: Sequence[QueuedJob]) -> dict[str, tuple[QueuedJob, str]]:
@@ -112,9 +132,9 @@ def mend(runs: Path, queue: Sequence[QueuedJob]) -> list[QueuedJob]:
             if jobs:
                 slurm.cancel(job.id for job in jobs)
                 gone.update(job.id for job in jobs)
-            shutil.rmtree(submission.folder)
+            submission.remove()
         elif submission != last and submission.has_ended(queue):
-            shutil.rmtree(submission.folder, ignore_errors=True)
+            submission.remove()
         elif not (submission.folder / "released").exists() and (held := [job.id for job in jobs if job.held]):
             try:
                 submission.release(held)

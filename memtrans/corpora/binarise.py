@@ -20,7 +20,9 @@ from memtrans.corpora.text import read_blocks
 Encoded = tuple[np.ndarray, np.ndarray]  # the ids of some lines, one line after the other; how many each line has
 
 WORDS = 1 << 18  # words remembered, twice: bounds the memory (100 MB), and still holds all that are frequent
-WORTH_IT = 1 << 25  # bytes of text; with fewer, one process is done sooner than others would have started
+LONGEST = 64  # characters of such a word: a text without spaces is all long ones, which do not come again
+WORTH_IT = 1 << 25  # bytes of text for each process more: of less, one is done before another has started
+MOST = 16  # processes: about as many as the one that reads can feed (a projection: benchmarks/README.md)
 INDEX_VERSION = 1
 DTYPES = {np.dtype(np.uint16): 8, np.dtype(np.uint32): 9}  # fairseq's numbers for the types of ids
 
@@ -75,7 +77,8 @@ class _Words(dict[str, bytes]):
         if content is None:
             ids = [self.processor.eos_id()] if word == "\n" else self.processor.encode(word)
             content = array(self.typecode, ids).tobytes()
-        self[word] = content
+        if len(word) <= LONGEST:
+            self[word] = content
         return content
 
 
@@ -84,8 +87,8 @@ def piece_encoder(
     model: Path, texts: Iterable[Path], workers: int
 ) -> Iterator[Callable[[Iterator[bytes]], Iterator[Encoded]]]:
     """Yield what encodes the blocks of these texts, in at most `workers` processes: as many as pay."""
-    enough = sum(path.stat().st_size for path in texts) >= WORTH_IT
-    with in_order(partial(PieceEncoder, model), workers if enough else 1) as encode:
+    size = sum(path.stat().st_size for path in texts)
+    with in_order(partial(PieceEncoder, model), min(workers, MOST, 1 + size // WORTH_IT)) as encode:
         yield encode
 
 

@@ -2,11 +2,13 @@
 
 import multiprocessing
 import os
+import signal
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from functools import cache
 from threading import Thread
 from typing import Any, TypeVar
 
@@ -17,7 +19,7 @@ Result = TypeVar("Result")
 
 AHEAD = 2  # blocks for each process, being worked on or waiting: none is idle while the results are written
 
-_work: Callable  # of a process of ours: made once, used for every block
+_make: Callable[[], Callable]  # of a process of ours
 
 
 @contextmanager
@@ -48,13 +50,17 @@ def in_order(
         try:
             yield spread
         except BrokenProcessPool as error:
-            raise UserError("a process that encodes text was ended; is the memory full? Run it again") from error
+            raise UserError(
+                "a process that encodes text was ended: is the memory full? Run it again, with fewer processes as in "
+                "`taskset -c 0,1 python -m scripts.prepare ...`"
+            ) from error
 
 
 def _begin(make: Callable[[], Callable]) -> None:
-    global _work
+    global _make
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, with which this one ends
     Thread(target=_end_with_parent, daemon=True).start()
-    _work = make()
+    _make = cache(make)  # made with the first block, so that its failure is told as that of any work
 
 
 def _end_with_parent() -> None:
@@ -65,4 +71,4 @@ def _end_with_parent() -> None:
 
 
 def _do(block: Any) -> Any:
-    return _work(block)
+    return _make()(block)

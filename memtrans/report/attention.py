@@ -24,6 +24,8 @@ from memtrans.report.grids import Grid
 from memtrans.report.maps import maps, masses, mean, parts
 from memtrans.report.subjects import describe_subject, in_order, name
 from memtrans.tables.cells import MISSING
+from memtrans.tables.cells import mean as mean_text
+from memtrans.tables.stats import Summary
 
 SHOWN = ("process", "write", "read", "normal")  # blocks with a panel of their own
 LOOKS = {"trained": "-", "untrained": ":", "shuffled": "--", "baseline": "-."}  # lines, so that none needs its colour
@@ -190,7 +192,7 @@ def _patterns(record: AttentionRecord) -> Grid:
                     (
                         f"{block}: {pattern.replace('_', ' ')}",
                         f"{PARTS[layer.part]} {layer.layer}.{head + 1}",
-                        f"{found.value[head]:.2f} [{found.low[head]:.2f}, {found.high[head]:.2f}]",
+                        f"{_score(found.value[head])} [{_score(found.low[head])}, {_score(found.high[head])}]",
                         *(_same(control, layer, head, f"{block}.{pattern}") for control in controls),
                     )
                 )
@@ -225,4 +227,8 @@ def _best(condition: Condition, statistic: str) -> tuple[Layer, int] | None:
 def _same(condition: Condition, layer: Layer, head: int, statistic: str) -> str:
     """What the same head of another condition scores."""
     numbers = _by_layer(condition, layer.part, statistic).get(layer.layer)
-    return MISSING if numbers is None else f"{numbers.value[head]:.2f}"
+    return MISSING if numbers is None else _score(numbers.value[head])
+
+
+def _score(value: float) -> str:
+    return mean_text(Summary(value, None, 1))

@@ -46,6 +46,11 @@ class TableFinding:
     def unit(self) -> str:
         return "BLEU" if self.table.metric == "bleu" else self.table.metric
 
+    @property
+    def all_rows(self) -> list[Row]:
+        """Those of the table, and those of runs that continue others."""
+        return [*(row.row for row in self.rows), *self.table.continued]
+
     def curves_of(self, row: RowFinding) -> dict[int, Curve]:
         """The learning curves of a row by seed, of the runs that have one."""
         return {record.seed: self.curves[record.run] for record in row.row.records if record.run in self.curves}

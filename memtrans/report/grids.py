@@ -8,10 +8,10 @@ from memtrans.records import NAMES
 from memtrans.report.findings import Findings, RowFinding, TableFinding
 from memtrans.significance import Difference
 from memtrans.significance.interval import MOST_SEEDS
-from memtrans.tables.cells import MISSING, mean
+from memtrans.tables.cells import CONTINUED, MISSING, mean, name, started
 from memtrans.tables.notes import CERTAINTY, describe
 from memtrans.tables.rows import BASELINE
-from memtrans.tables.stats import Summary
+from memtrans.tables.stats import Summary, summarise
 
 BREAK = "\n"  # between the lines of a cell
 
@@ -110,8 +110,9 @@ def rows_grid(found: TableFinding) -> Grid:
         for row in found.rows
     )
     notes = list(dict.fromkeys(f"{describe(row.row.records[0].headline)}." for row in found.rows))
-    over = " and ".join(sorted({row.difference.over for row in found.rows if row.difference}))
-    if any(row.difference and row.difference.testable for row in found.rows):
+    tested = [row.difference for row in found.rows if row.difference and row.difference.testable]
+    over = " and ".join(sorted({difference.over for difference in tested}))
+    if tested:
         notes.append(
             f"±: sample standard deviation over seeds. Interval and p: over {over}, against the {BASELINE} of the same "
             f"seed. Corrected p: Holm's, over the {sum(row.adjusted is not None for row in found.rows)} rows."
@@ -141,6 +142,27 @@ def _difference(row: RowFinding) -> tuple[str, ...]:
     return spread, interval(d), probability(d.p_value()), probability(row.adjusted)
 
 
+def continued_grid(found: TableFinding) -> Grid | None:
+    """The runs that continue others, read against these; None where there are none."""
+    table = found.table
+    if not table.continued:
+        return None
+    rows = tuple(
+        (
+            name(row, table),
+            started(row),
+            mean(summarise(row.headlines)),
+            str(len(row.headlines)),
+            mean(table.gain(row), sign=True),
+            f"{row.records[0].updates:,}",
+            str(row.records[0].config["train"]["lr"]),
+        )
+        for row in table.continued
+    )
+    head = ("model", "further tokens", found.unit, "seeds", "Δ before", "further updates", "learning rate")
+    return Grid(f"{found.anchor}-continued", "Continued with more memory", head, rows, (CONTINUED,))
+
+
 def seeds_grid(found: TableFinding) -> Grid | None:
     """The paired tests of each seed over sentences; None where there are none."""
     comparisons = [row.comparison for row in found.rows if row.comparison]
@@ -166,14 +188,14 @@ def seeds_grid(found: TableFinding) -> Grid | None:
 def cost_grid(found: TableFinding) -> Grid:
     """What the rows of a table cost."""
     rows = []
-    for row in found.rows:
-        records = row.row.records
+    for row in found.all_rows:
+        records = row.records
         hours = [record.gpu_hours for record in records if record.gpu_hours is not None]
         devices = sorted({record.hardware.device for record in records})
         sharing = sorted({record.hardware.runs_per_device for record in records})
         rows.append(
             (
-                row.row.label,
+                row.label,
                 f"{records[0].parameters:,}",
                 f"{records[0].updates:,}",
                 f"{sum(record.tokens for record in records) / len(records) / 1e6:,.1f}",

@@ -33,7 +33,7 @@ class Provenance:
 
     @classmethod
     def gather(cls, findings: Findings, results: Path) -> "Provenance":
-        rows = [(found.table.title, row.row) for found in findings.tables for row in found.rows]
+        rows = [(found.table.title, row) for found in findings.tables for row in found.all_rows]
         corpora = {record.corpus.fingerprint: record.corpus for _, row in rows for record in row.records}
         settings = tuple(
             Setting(title, row.label, row.setting or "", row.records, _without_seed(row.records[0].config))

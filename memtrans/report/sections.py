@@ -10,6 +10,7 @@ from memtrans.report.findings import Findings, TableFinding
 from memtrans.report.grids import (
     VERDICT_NOTES,
     claims_grids,
+    continued_grid,
     cost_grid,
     rows_grid,
     seeds_grid,
@@ -73,7 +74,8 @@ def _table(found: TableFinding) -> list[Block]:
     """A table of results: its figures, its rows, and what is behind them."""
     blocks: list[Block] = [drawing for drawing in (forest(found), memory_sizes(found)) if drawing]
     blocks.append(rows_grid(found))
-    curves, seeds = curves_grid(found), seeds_grid(found)
+    curves, seeds, continued = curves_grid(found), seeds_grid(found), continued_grid(found)
+    blocks += [Fold(continued.title, (continued,))] if continued else []
     blocks += [curves_drawing(found), Fold(curves.title, (curves,))] if curves else []
     blocks += [Fold(seeds.title, (seeds,))] if seeds else []
     return blocks

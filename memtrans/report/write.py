@@ -51,8 +51,8 @@ def _texts(blocks: Iterable[Block], title: str = "") -> Iterator[str]:
             case Grid():
                 yield markdown(block, heading="" if block.title == title else f"#### {block.title}")
             case Part():
-                yield f"### {block.title}\n"
-                yield from _texts(block.blocks, block.title)
+                if texts := list(_texts(block.blocks, block.title)):  # not of a part that is drawn
+                    yield from (f"### {block.title}\n", *texts)
             case Fold():
                 yield from _texts(block.blocks, title)
             case Text():

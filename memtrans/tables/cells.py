@@ -9,6 +9,10 @@ from memtrans.tables.stats import Summary, summarise
 
 MISSING, UNKNOWN = "–", "?"  # none or not measured; not known here
 Column = tuple[str, Callable[[Row], str]]  # head, and the cell of a row
+CONTINUED = (
+    "Δ before: mean difference to the same run before it was continued. One with as many tokens as before shows what "
+    "training on is worth alone."
+)
 
 
 def columns_of(table: Table) -> list[Column]:
@@ -58,6 +62,12 @@ def difference(row: Row, table: Table, values: Callable[[Row], Mapping[int, floa
     summary = table.difference(row, values)
     pairs = f" ({summary.n} of {len(values(row))})" if summary and summary.n < len(values(row)) else ""
     return mean(summary, sign=True) + pairs
+
+
+def started(row: Row) -> str:
+    """How the tokens that a continued row adds to its parent's began."""
+    parent, tokens = row.records[0].config["parent"], row.records[0].config["model"]["memory_tokens"]
+    return parent["start"] if tokens > parent["memory_tokens"] else MISSING
 
 
 def letter(index: int) -> str:

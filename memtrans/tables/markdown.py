@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from memtrans.records import NAMES, Record, Score
-from memtrans.tables.cells import Column, columns_of, difference, mean, name
+from memtrans.tables.cells import CONTINUED, Column, columns_of, difference, mean, name, started
 from memtrans.tables.notes import describe, notes, warnings
 from memtrans.tables.rows import BASELINE, Row, Table
 from memtrans.tables.stats import summarise
@@ -91,16 +91,16 @@ def _continued(table: Table) -> list[str]:
     if not table.continued:
         return []
     columns: list[Column] = [
-        ("model", lambda row: row.label),
+        ("model", lambda row: name(row, table)),
+        ("further tokens", lambda row: started(row)),
         (NAMES[table.metric], lambda row: mean(summarise(row.headlines))),
         ("seeds", lambda row: str(len(row.headlines))),
         ("Δ before", lambda row: mean(table.gain(row), sign=True)),
         ("further updates", lambda row: f"{row.records[0].updates:,}"),
+        ("learning rate", lambda row: str(row.records[0].config["train"]["lr"])),
         ("parameters", lambda row: f"{row.records[0].parameters:,}"),
     ]
-    note = "- Δ before: mean difference to the same run before it was continued. The one with as many tokens as before "
-    note += "shows what training on is worth alone.\n"
-    return ["### Continued with more memory\n", _grid(columns, table.continued), note]
+    return ["### Continued with more memory\n", _grid(columns, table.continued), f"- {CONTINUED}\n"]
 
 
 def _measure_columns(measure: Measure, mark: str, table: Table) -> list[Column]:

@@ -39,7 +39,7 @@ class Evidence(NamedTuple):
 class Row:
     """One row: a label, the records that may be averaged (same setting and evidence), and the planned seeds if any.
 
-    `own`: the settings, by dotted key, that the sweep file gives this row alone, so that it differs in them on purpose.
+    `own`: the settings, by dotted key, that sweeps give this row alone, so that it differs in them on purpose.
     """
 
     label: str
@@ -105,7 +105,7 @@ class Table:
 
     @property
     def records(self) -> list[Record]:
-        return [record for row in self.rows for record in row.records]
+        return [record for row in (*self.rows, *self.continued) for record in row.records]
 
     @property
     def evidences(self) -> list[Evidence]:
@@ -115,9 +115,8 @@ class Table:
     @property
     def settings(self) -> dict[str, list[str]]:
         """The settings that share one label, for labels that have several."""
-        found = {
-            row.label: sorted({r.setting for r in self.rows if r.label == row.label and r.setting}) for row in self.rows
-        }
+        rows = (*self.rows, *self.continued)
+        found = {row.label: sorted({r.setting for r in rows if r.label == row.label and r.setting}) for row in rows}
         return {label: settings for label, settings in found.items() if len(settings) > 1}
 
     def baselines(self, row: Row) -> list[Row]:
@@ -125,9 +124,14 @@ class Table:
         return [other for other in self.rows if row.records and _is_baseline(other) and other.evidence == row.evidence]
 
     def baseline(self, row: Row) -> Row | None:
-        """The baseline that was trained and decoded as the row was, but on purpose; None unless there is just one."""
+        """The baseline trained and decoded as the row was, but for what the row's sweep changes on purpose.
+
+        None unless there is just one; of several, the one that differs in the least.
+        """
         fitting = [other for other in self.baselines(row) if not row.unlike(other)]
-        return fitting[0] if len(fitting) == 1 else None
+        least = min((len(differing(row.recipe, other.recipe)) for other in fitting), default=0)
+        nearest = [other for other in fitting if len(differing(row.recipe, other.recipe)) == least]
+        return nearest[0] if len(nearest) == 1 else None
 
     def difference(self, row: Row, values: Callable[[Row], Mapping[int, float]]) -> Summary | None:
         """Mean paired difference of `values` (of a row, by seed) to the same-seed baseline; None without one."""
@@ -136,7 +140,7 @@ class Table:
 
     def gain(self, row: Row) -> Summary | None:
         """Of a continued row: mean difference to the runs that it continues; None where their records are not here."""
-        scores = {record.run: record.headline.value for other in self.rows for record in other.records}
+        scores = {record.run: record.headline.value for record in self.records}
         before = {seed: scores[run] for seed, run in row.parents.items() if run in scores}
         return summarise(row.headlines, before) if before else None
 
@@ -194,7 +198,7 @@ def _rows(records: Sequence[Record], plans: Sequence[SweepSpec]) -> tuple[Row, .
     for plan in plans:
         for row in plan.rows:
             seeds[row.label] = tuple(sorted({*seeds.get(row.label, ()), *plan.seeds}))
-            own[row.label] = row.own
+            own[row.label] = own.get(row.label, frozenset()) | row.own
     alike: dict[str, dict[tuple, list[Record]]] = defaultdict(lambda: defaultdict(list))
     for record in sorted(records, key=lambda record: (record.seed, record.run)):
         alike[record.label][record.setting, Evidence.of(record)].append(record)

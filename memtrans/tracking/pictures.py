@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from memtrans.analysis.attention_record import Maps
 from memtrans.runs import Run
-from memtrans.tracking import maps
+from memtrans.tracking import attention_pictures
 from memtrans.tracking.metrics import Line
 
 if TYPE_CHECKING:
@@ -60,4 +60,4 @@ def learning_curve(run: Run, lines: list[Line]) -> "Figure":
 
 def attention(run: Run) -> "dict[str, Figure]":
     """Where attention of the trained model goes in some validation sentences; nothing if no maps were kept."""
-    return maps.figures(Maps.load(run.attention), run.name) if run.attention.exists() else {}
+    return attention_pictures.figures(Maps.load(run.attention), run.name) if run.attention.exists() else {}

@@ -7,6 +7,7 @@ A token that is removed keeps its place, and no other row sees it: as if it had 
 Nothing is touched where nothing is removed, so the model is then the intact one to the last bit.
 """
 
+import math
 import random
 from collections import defaultdict
 from collections.abc import Iterator
@@ -56,11 +57,22 @@ def _kept(tokens: int) -> Iterator[Lesion]:
     for count in counts:
         yield Lesion("first", f"first {count} of {tokens} tokens", tuple(every[:count]))
     for count in counts[1:]:
-        for draw in range(DRAWS):
-            kept = tuple(sorted(random.Random(draw).sample(every, count)))
-            yield Lesion("random", f"{count} of {tokens} tokens at random, draw {draw + 1}", kept)
+        for draw, kept in enumerate(_drawn(every, count), 1):
+            yield Lesion("random", f"{count} of {tokens} tokens at random, draw {draw}", kept)
     for token in every:
         yield Lesion("single", f"without token {token}", tuple(t for t in every if t != token))
+
+
+def _drawn(every: range, count: int) -> list[tuple[int, ...]]:
+    """Choices of `count` tokens: none twice, and not the first; as many as there are, at most DRAWS."""
+    rng, first = random.Random(count), tuple(every[:count])
+    found: dict[tuple[int, ...], None] = {}
+    most = min(DRAWS, math.comb(len(every), count) - 1)
+    while len(found) < most:
+        kept = tuple(sorted(rng.sample(every, count)))
+        if kept != first:
+            found[kept] = None
+    return list(found)
 
 
 @contextmanager

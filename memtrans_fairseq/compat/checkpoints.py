@@ -182,40 +182,52 @@ def task_state_comes_back() -> None:
     Trainer.state_dict, Trainer.load_checkpoint = state_dict, load_checkpoint
 
 
+SCALE = ("loss_scale", "_iter", "_last_overflow_iter", "_last_rescale_iter", "_overflows_since_rescale")
+
+
 @functools.cache
 def mixed_precision_comes_back() -> None:
     """Symptom: a training with `--fp16`, `--bf16` or `--amp` that goes on from a checkpoint is another one.
 
     In fairseq 0.12.2 with any torch: of the weights only their rounded copy is saved, and of what decides the loss
-    scale at most the scale itself. Scope: the states of fairseq's mixed-precision optimisers, and how they are loaded;
-    those of earlier checkpoints load as before. (Of `--memory-efficient-fp16` there are no other weights.)
+    scale at most the scale itself. Scope: the states of fairseq's mixed-precision optimisers, and how they are loaded.
+    Settings of the scale stay those of the command. Full-precision weights are taken where they are those of the
+    rounded ones: not of earlier checkpoints, which have none, nor of ones whose weights were changed afterwards.
     """
+    import torch
     from fairseq.optim.amp_optimizer import AMPOptimizer
-    from fairseq.optim.fp16_optimizer import FP16Optimizer
+    from fairseq.optim.fp16_optimizer import FP16Optimizer, MemoryEfficientFP16Optimizer
 
     def exact_weights(self: Any) -> list[Any]:
-        flat = isinstance(self.fp32_params, dict)
-        return list(self.fp32_params.values()) if flat else list(self.fp32_params)
+        weights = getattr(self, "fp32_params", ())  # of the memory-efficient one there are no other weights
+        return list(weights.values() if isinstance(weights, dict) else weights)
 
-    original_state, original_load = FP16Optimizer.state_dict, FP16Optimizer.load_state_dict
+    def cure(optimizer: Any) -> None:
+        original_state, original_load = optimizer.state_dict, optimizer.load_state_dict
 
-    def state_dict(self: Any) -> dict[str, Any]:
-        state = original_state(self)
-        state["fp32_params"] = [weight.detach() for weight in exact_weights(self)]
-        if self.scaler is not None:
-            state["scaler"] = dict(vars(self.scaler))
-        return state
+        def state_dict(self: Any) -> dict[str, Any]:
+            state = original_state(self)
+            state["fp32_params"] = [weight.detach() for weight in exact_weights(self)]
+            if self.scaler is not None:
+                state["scaler"] = {name: getattr(self.scaler, name) for name in SCALE}
+            return state
 
-    def load_state_dict(self: Any, state: dict[str, Any], optimizer_overrides: Any = None) -> None:
-        state = dict(state)
-        for weight, saved in zip(exact_weights(self), state.pop("fp32_params", ()), strict=False):
-            weight.data.copy_(saved)
-        scaler = state.pop("scaler", {})
-        original_load(self, state, optimizer_overrides)
-        if self.scaler is not None:
-            vars(self.scaler).update(scaler)
+        def load_state_dict(self: Any, state: dict[str, Any], optimizer_overrides: Any = None) -> None:
+            state = dict(state)
+            weights, scaler = state.pop("fp32_params", ()), state.pop("scaler", {})
+            original_load(self, state, optimizer_overrides)
+            if self.scaler is not None:
+                vars(self.scaler).update(scaler)
+            for weight, saved in zip(exact_weights(self), weights, strict=False):
+                saved, half = saved.to(weight.device), self.fp16_params[0].dtype
+                # what stands there fairseq has made from the rounded ones
+                if saved.shape == weight.shape and torch.equal(saved.to(half), weight.to(half)):
+                    weight.data.copy_(saved)
 
-    FP16Optimizer.state_dict, FP16Optimizer.load_state_dict = state_dict, load_state_dict
+        optimizer.state_dict, optimizer.load_state_dict = state_dict, load_state_dict
+
+    cure(FP16Optimizer)
+    cure(MemoryEfficientFP16Optimizer)
 
     original_amp_state, original_amp_load = AMPOptimizer.state_dict, AMPOptimizer.load_state_dict
 
@@ -224,8 +236,9 @@ def mixed_precision_comes_back() -> None:
 
     def amp_load_state_dict(self: Any, state: dict[str, Any], optimizer_overrides: Any = None) -> None:
         state = dict(state)
-        if scaler := state.pop("scaler", None):
-            self.scaler.load_state_dict(scaler)
+        scaler, own = state.pop("scaler", None), self.scaler.state_dict()
+        if scaler and own:  # either may be of a training without a GPU, whose scaler does nothing
+            self.scaler.load_state_dict(own | {name: scaler[name] for name in ("scale", "_growth_tracker")})
         original_amp_load(self, state, optimizer_overrides)
 
     AMPOptimizer.state_dict, AMPOptimizer.load_state_dict = amp_state_dict, amp_load_state_dict
