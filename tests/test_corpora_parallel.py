@@ -57,6 +57,15 @@ def test_an_error_is_that_of_the_function(processes):
         list(work(iter([1, 0, 1])))
 
 
+def failing():
+    raise FileNotFoundError("no vocabulary")
+
+
+def test_a_function_that_cannot_be_made_fails_as_itself():
+    with pytest.raises(FileNotFoundError, match="no vocabulary"), in_order(failing, 2) as work:
+        list(work(iter([1])))
+
+
 def test_a_killed_process_is_one_clear_error():
     with pytest.raises(UserError, match="is the memory full") as failure, in_order(ended, 2) as work:
         list(work(iter([signal.SIGKILL])))

@@ -11,7 +11,7 @@ import pytest
 from make_records import curve
 from places import REPOSITORY
 
-from memtrans.curves import Curve, load_curves
+from memtrans.curves import Curve, keep_curve, load_curves
 from memtrans.errors import UserError
 from memtrans.runs import Run
 from memtrans.tracking import metrics
@@ -75,6 +75,13 @@ def test_losses_that_are_no_numbers_are_left_out(run: Run):
     log(run, "train_inner", {20: 9.0, 40: math.nan, 60: math.inf})
     assert of(run).training.by_update == {20: 9.0}
     assert of(run).validation.by_update == {}
+
+
+def test_a_log_that_makes_no_curve_costs_a_run_nothing_else(run: Run, capsys):
+    metrics.append(run.metrics, {"time": 0.0, "part": "valid", "update": 0, "loss": 1.0})
+    keep_curve(run)
+    assert capsys.readouterr().out.startswith("no learning curve was kept: ")
+    assert not (run.results / "curves").exists()
 
 
 def test_a_log_without_losses_has_no_curve(run: Run):

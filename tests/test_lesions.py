@@ -250,6 +250,11 @@ def test_the_lesions_of_a_model():
         (1, 2, 3, 4, 5, 6, 7),
     ]
     assert len({lesion.name for lesion in found}) == len(found)
+    kept = [lesion.kept for lesion in found if lesion.kind in ("first", "random", "single")]
+    assert len(set(kept)) == len(kept), "no choice of tokens twice"
+    few = [lesion.kept for lesion in lesions(3, 2, None, ("random",))]
+    assert few == [*dict.fromkeys(few)]
+    assert {len(tokens) for tokens in few} == {1, 2}
     assert found == lesions(10, 6, "all"), "the same draws every time"
     assert not [lesion for lesion in lesions(10, 6, "memory") if lesion.kind == "blind"]
     assert {lesion.kind for lesion in lesions(3, 2, None, ("single",))} == {"single"}

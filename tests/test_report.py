@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import zlib
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -143,6 +144,23 @@ def test_missing_evidence_is_said_in_one_line_each(made: dict[str, str], tmp_pat
     assert "Not compared sentence by sentence: MemTransformer 5 (multi30k)" in bare
     assert "over seeds, against" in bare
     assert "published Δ" not in bare
+
+
+def test_continued_runs_are_in_the_report_with_their_evidence(made: dict[str, str], tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    shutil.copytree(RESULTS / "records", results / "records")
+    for name in ("paper.csv", "claims.yaml"):
+        shutil.copy(RESULTS / name, results)
+    parent = next(r for r in load_all(results / "records") if r.label == "MemTransformer 10" and r.size == "lm_small")
+    config = {**parent.config, "parent": {"run": parent.run, "memory_tokens": 10, "start": "copies"}}
+    config["model"] = {**config["model"], "memory_tokens": 20}
+    label = "MemTransformer 10, continued with 20"
+    replace(parent, run="c" * 16, setting="d" * 16, label=label, config=config).save(results / "records")
+    text = make(results, CONFIGS)
+    (row,) = (line for line in text["REPORT.md"].splitlines() if line.startswith(f"| {label} | copies |"))
+    assert "+0.00" in row
+    assert f"| {label} | {parent.parameters:,} |" in text["REPORT.md"], "its cost"
+    assert "c" * 16 in whole(text["index.html"]), "its provenance"
 
 
 def test_one_seed_of_each_row_is_a_table_without_tests(tmp_path: Path) -> None:
