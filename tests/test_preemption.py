@@ -71,10 +71,11 @@ def test_a_stopped_training_goes_on_exactly(data, tmp_path, task):
 def test_a_stopped_training_in_half_precision_goes_on_exactly(data, tmp_path, monkeypatch, task, precision):
     """Its full-precision weights and its loss scale are not rounded, nor begun anew."""
     monkeypatch.setattr(torch.cuda, "current_device", lambda: None)  # the index of a CPU, which fairseq groups by
-    run = make_run(task, data, tmp_path, "train.max_epoch=null", "train.max_update=12")
-    options = ("--num-workers=0", *precision.split())
+    run = make_run(task, data, tmp_path, "train.max_epoch=null", "train.max_update=8")
+    # small batches: a CPU is slow with them
+    options = ("--num-workers=0", *(["--max-tokens=200"] if task == "translation" else []), *precision.split())
     train(run, tmp_path / "whole", *options)
-    for updates in (5, 2):
+    for updates in (5, 1):
         with pytest.raises(SystemExit):
             train(run, tmp_path / "parts", *options, stop_after=updates)
     train(run, tmp_path / "parts", *options)

@@ -65,16 +65,16 @@ def test_the_multi30k_sweep_is_what_was_recorded():
             assert plan_run(config, corpus).identity == record.config
 
 
-def test_the_wikitext2_sweep_is_what_was_recorded():
-    """As far as it is recorded."""
+def test_the_wikitext2_sweeps_are_what_was_recorded():
+    """As far as they are recorded."""
     recorded = {(r.label, r.seed): r for r in RECORDS if r.corpus.name == "wikitext2" and r.protocol == "lm"}
-    sweep = load_sweeps(CONFIGS)["lm_wikitext2"]
-    rows = {row.label: row for row in sweep.rows}
+    sweeps = [load_sweeps(CONFIGS)[name] for name in ("lm_wikitext2", "lm_wikitext2_controls")]
+    rows = {row.label: (sweep, row) for sweep in sweeps for row in sweep.rows}
     assert {label for label, _ in recorded} <= set(rows)
     for (label, seed), known in recorded.items():
         manifest = {"corpus": "wikitext2", "fingerprint": known.corpus.fingerprint, "task": "language_modeling"}
         corpus = Prepared(Path("prepared"), manifest | {"splits": {"train": {}, "valid": {}, "test": {}}})
-        assert plan_run(compose(row_overrides(sweep, rows[label], seed, [])), corpus).identity == known.config
+        assert plan_run(compose(row_overrides(*rows[label], seed, [])), corpus).identity == known.config
 
 
 # identity

@@ -190,8 +190,8 @@ def test_of_several_runs_each_has_its_own_fate(slurm, place):
     assert found["long, seed 1"].endswith(", the same command continues it")
     assert found["short, seed 1"].startswith("done perplexity ")
     log = runs["long"].log.read_text()
-    assert log.count("SIGUSR2: stopping") == 2, "one attempt after the first time limit, no third"
-    # on a busy machine an attempt may not have begun to train by then
+    # on a busy machine an attempt may not have begun to train by then, or not even to listen
+    assert log.count("SIGUSR2: stopping") in (1, 2), "one attempt after the first time limit, no third"
     training = log.count("SIGUSR2: stopping after this update")
     assert training
     assert attempts(place)[runs["long"].hash] <= 3 - training, "what was trained is continued"
