@@ -106,7 +106,7 @@ def test_text_encoded_by_words_is_that_encoded_by_lines(prepared, monkeypatch, r
 
 def test_several_processes_write_the_same_files(prepared, tmp_path, monkeypatch):
     folder, _ = prepared
-    monkeypatch.setattr(module, "WORTH_IT", 0)
+    monkeypatch.setattr(module, "WORTH_IT", 1)
     monkeypatch.setattr(module, "read_blocks", partial(module.read_blocks, size=500))
     binarise(folder, folder / "spm.model", ("de", "en"), ["train"], tmp_path, workers=3)
     assert tree(tmp_path) == tree(folder / "bin")

@@ -54,7 +54,7 @@ import sys
 from pathlib import Path
 from omegaconf import OmegaConf
 from memtrans.corpora import binarise, prepare
-binarise.WORTH_IT = 0  # several processes encode, however little there is
+binarise.WORTH_IT = 1  # several processes encode, however little there is
 prepare(OmegaConf.load(sys.argv[1]), Path(sys.argv[2]))
 """
 NO_LOCKS = "import fcntl\nfcntl.flock = lambda *_: None\n"  # as on a file system that does not honour them
