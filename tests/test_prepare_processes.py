@@ -142,7 +142,7 @@ def test_killed_again_and_again(tmp_path, toys, corpus):
     """Every start is killed a little later than the last, in the same folder, until one gets through."""
     _, config, expected = toys[corpus]
     kills = 0
-    for hundredths in range(20, 2000, 4):
+    for hundredths in range(10, 2000, 2):
         process = start(config, tmp_path)
         try:
             process.communicate(timeout=hundredths / 100)
