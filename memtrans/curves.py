@@ -17,7 +17,7 @@ from memtrans.errors import UserError
 from memtrans.files import write_text
 from memtrans.records import HASH, check_matches
 from memtrans.runs import Run
-from memtrans.strict import build, strict
+from memtrans.strict import load_json, strict
 from memtrans.tracking.metrics import Line, read
 
 SCHEMA = 1
@@ -83,13 +83,7 @@ class Curve:
 
     @classmethod
     def load(cls, path: Path) -> "Curve":
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:  # ValueError: neither UTF-8 nor JSON
-            raise UserError(
-                f"{path}: cannot be read as JSON ({error}); delete it, and make it again with scripts.curves"
-            ) from None
-        curve = build(cls, content, path)
+        curve = load_json(cls, path, "delete it, and make it again with scripts.curves")
         if path.stem != curve.run:
             raise UserError(f"{path}: run: the file is named after another run than {curve.run!r}; rename or delete it")
         return curve

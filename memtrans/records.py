@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from memtrans.errors import UserError
 from memtrans.files import write_text
-from memtrans.strict import build, strict
+from memtrans.strict import load_json, strict
 
 SCHEMA = 1
 HASH = r"[0-9a-f]{8,64}"
@@ -175,13 +175,7 @@ class Record:
     @classmethod
     def load(cls, path: Path) -> "Record":
         """Read `<run>.json`. Raises UserError naming the file and what is wrong with it."""
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:  # ValueError: neither UTF-8 nor JSON
-            raise UserError(
-                f"{path}: cannot be read as JSON ({error}); restore it or delete it and run again"
-            ) from None
-        record = build(cls, content, path)
+        record = load_json(cls, path, "restore it or delete it and run again")
         if path.stem != record.run:
             raise UserError(
                 f"{path}: run: the file is named after another run than {record.run!r}; rename or delete it"

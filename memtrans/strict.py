@@ -4,6 +4,7 @@ Records (JSON) and sweeps (YAML) are both read through here. Only the standard l
 """
 
 import functools
+import json
 import math
 import reprlib
 from collections.abc import Mapping
@@ -54,6 +55,15 @@ def build(cls: type[T], content: object, source: Path) -> T:
         return cls(**{str(name): value for name, value in content.items()})
     except UserError as error:
         raise UserError(f"{source}: {error}") from None
+
+
+def load_json(cls: type[T], path: Path, remedy: str) -> T:
+    """`build` from a JSON file. Raises UserError that names it, and ends in the `remedy` if it is no JSON at all."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:  # ValueError: neither UTF-8 nor JSON
+        raise UserError(f"{path}: cannot be read as JSON ({error}); {remedy}") from None
+    return build(cls, content, path)
 
 
 def _conform(hint: Any, value: Any, where: str) -> Any:

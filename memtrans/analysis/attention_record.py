@@ -16,7 +16,7 @@ from memtrans.analysis.subject import Subject
 from memtrans.errors import UserError, did_you_mean
 from memtrans.files import write_text
 from memtrans.records import HASH, check_matches, check_positive
-from memtrans.strict import build, strict
+from memtrans.strict import load_json, strict
 
 SCHEMA = 2
 FOLDER = "attention"  # of the folder of results
@@ -157,10 +157,7 @@ class Maps:
     @classmethod
     def load(cls, path: Path) -> "Maps":
         """Raises UserError naming the file and the field."""
-        try:
-            return build(cls, json.loads(path.read_text(encoding="utf-8")), path)
-        except (OSError, ValueError) as error:
-            raise UserError(f"{path}: cannot be read as JSON ({error}); delete it") from None
+        return load_json(cls, path, "delete it")
 
     def save(self, path: Path) -> None:
         write_text(path, json.dumps(asdict(self), separators=(",", ":"), ensure_ascii=False) + "\n")

@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeVar
 from memtrans.errors import UserError
 from memtrans.files import write_text
 from memtrans.records import COMMIT, HASH, SHA256, Corpus, check_finished, check_matches, check_positive
-from memtrans.strict import build, strict
+from memtrans.strict import load_json, strict
 
 T = TypeVar("T")
 
@@ -42,11 +42,7 @@ class Subject:
 
 def load(cls: type[T], path: Path) -> T:
     """Read `<run>.json` as a strict dataclass with a `subject`. Raises UserError naming the file and the field."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:  # ValueError: neither UTF-8 nor JSON
-        raise UserError(f"{path}: cannot be read as JSON ({error}); delete it and analyse the run again") from None
-    found: Any = build(cls, content, path)
+    found: Any = load_json(cls, path, "delete it and analyse the run again")
     if path.stem != found.subject.run:
         raise UserError(f"{path}: the file is named after another run than {found.subject.run!r}; rename or delete it")
     return found

@@ -14,7 +14,7 @@ from memtrans.errors import UserError
 from memtrans.files import write_text
 from memtrans.records import Record
 from memtrans.significance.interval import Difference
-from memtrans.strict import build, strict
+from memtrans.strict import load_json, strict
 
 SCHEMA = 1
 FOLDER = "significance"
@@ -109,11 +109,7 @@ def load_comparisons(results: Path) -> dict[tuple[str, str], Comparison]:
     """All of a folder of results by their two settings; a broken file raises UserError that names it."""
     found = {}
     for path in sorted((results / FOLDER).glob("*.json")):
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise UserError(f"{path}: cannot be read as JSON ({error}); {REMEDY}") from None
-        comparison = build(Comparison, content, path)
+        comparison = load_json(Comparison, path, REMEDY)
         if path.stem != "-".join(comparison.key):
             raise UserError(f"{path}: named after other settings than {'-'.join(comparison.key)}; {REMEDY}")
         found[comparison.key] = comparison
