@@ -182,6 +182,8 @@ def train_arguments(run: Run) -> list[str]:
     identity = run.identity
     train = dict(identity["train"])
     precision = PRECISIONS[train.pop("precision")]
+    if train.pop("packed", False):
+        train["criterion"] = f"packed_{train['criterion']}"
     averaged = averaged_checkpoints(identity["protocol"]["checkpoint"])
     arguments = [*run.job.task_arguments(run), "--arch", identity["arch"], *_flags(identity["model"]), *_flags(train)]
     arguments += [precision] if precision else []

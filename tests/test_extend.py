@@ -46,6 +46,17 @@ def test_it_is_the_parent_s_with_other_memory_and_training(tmp_path):
     assert "--finetune-from-model" not in train_arguments(first)
 
 
+def test_enough_checkpoints_are_saved_for_an_average(tmp_path):
+    averaged = parent(
+        tmp_path,
+        protocol={"name": "full", "checkpoint": "average 5"},
+        train=IDENTITY["train"] | {"save_interval_updates": 250},
+    )
+    for changes, interval in (([], 30), (["train.max_update=100"], 10), (["train.save_interval_updates=7"], 7)):
+        run = extension(averaged, record(updates=3000), 8, "new", changes)
+        assert run.identity["train"]["save_interval_updates"] == interval
+
+
 def test_runs_of_parents_that_differ_by_seed_share_a_setting(tmp_path):
     runs = [extension(parent(tmp_path, seed=seed), record(), 8, "new", []) for seed in (1, 2)]
     assert runs[0].hash != runs[1].hash

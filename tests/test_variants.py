@@ -201,7 +201,7 @@ def test_bottleneck_leaks_nothing_between_sequence_elements():
     assert leaky.all(), "through memory, one token reaches every row"
     for layer in encoder.layers:
         cut = layer.memory_block.forward
-        layer.memory_block.forward = lambda q, kv, mask, cut=cut: cut(q, kv[:M])
+        layer.memory_block.forward = lambda q, kv, attend, cut=cut: cut(q, kv[:M], attend)
     difference = (encoder(source)["encoder_out"][0] - encoder(changed)["encoder_out"][0]).abs().amax(-1)[:, 0]
     assert [row for row, value in enumerate(difference) if value > 0] == [M + 3]
 

@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from memtrans.errors import UserError, did_you_mean
 from memtrans.records import Record
-from memtrans.runs import Run
+from memtrans.runs import Run, averaged_checkpoints
 
 STARTS = ("new", "copies")
 PART = 10  # a tenth of the parent's updates, warm-up and peak learning rate, if nothing is said
@@ -38,6 +38,9 @@ def extension(parent: Run, record: Record, tokens: int, start: str, changes: lis
     gentle = {"max_update": max(1, record.updates // PART), "lr": train["lr"] / PART}
     gentle |= {"warmup_updates": train["warmup_updates"] // PART} if train.get("warmup_updates") else {}
     identity["train"] = _changed(train | gentle, changes)
+    averaged, updates = averaged_checkpoints(identity["protocol"]["checkpoint"]), identity["train"]["max_update"]
+    if averaged and updates and not any(change.startswith("train.save_interval_updates=") for change in changes):
+        identity["train"]["save_interval_updates"] = max(1, updates // (2 * averaged))  # those of its second half
     identity["parent"] = {
         "run": parent.hash,
         "setting": parent.setting,

@@ -38,7 +38,8 @@ def check(values: Mapping[str, Any]) -> None:
 
 def task_arguments(run: "Run") -> list[str]:
     source, target = run.identity["corpus"]["languages"]
-    task = ["--task", "translation", "--source-lang", source, "--target-lang", target]
+    name = "packed_translation" if run.identity["train"].get("packed") else "translation"
+    task = ["--task", name, "--source-lang", source, "--target-lang", target]
     return [str(run.data / "bin"), *task, "--skip-invalid-size-inputs-valid-test"]
 
 

@@ -3,7 +3,8 @@
 Shape legend: M memory tokens, T source time, B batch, C channels.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from fairseq import utils
@@ -13,6 +14,12 @@ from fairseq.modules.fairseq_dropout import FairseqDropout
 from fairseq.modules.quant_noise import quant_noise
 from fairseq.modules.transformer_layer import TransformerEncoderLayerBase
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from ..packing.rows import PackedRows
+
+# How rows see each other: Att(q, kv) from an attention module, queries and keys.
+Attend = Callable[[MultiheadAttention, Tensor, Tensor], Tensor]
 
 
 class Block(nn.Module):
@@ -42,29 +49,33 @@ class Block(nn.Module):
             float(cfg.activation_dropout or cfg.relu_dropout or 0), module_name=type(self).__name__
         )
 
-    def forward(self, queries: Tensor, keys: Tensor, key_padding_mask: Tensor | None = None) -> Tensor:
-        """queries Q x B x C, keys (also the values) K x B x C, mask B x K (True: ignore). Returns Q x B x C."""
+    def forward(self, queries: Tensor, keys: Tensor, attend: Attend) -> Tensor:
+        """queries Q x B x C, keys (also the values) K x B x C. Returns Q x B x C."""
         residual = queries
         if self.normalize_before:
-            queries, keys = self.attention_layer_norm(queries), self.attention_layer_norm(keys)
-        x, _ = self.attention(queries, keys, keys, key_padding_mask=key_padding_mask, need_weights=False)
-        x = residual + self.dropout(x)
+            queries, keys = normalised(self.attention_layer_norm, queries), normalised(self.attention_layer_norm, keys)
+        x = residual + self.dropout(attend(self.attention, queries, keys))
         if not self.normalize_before:
-            x = self.attention_layer_norm(x)
+            x = normalised(self.attention_layer_norm, x)
 
         residual = x
         if self.normalize_before:
-            x = self.final_layer_norm(x)
+            x = normalised(self.final_layer_norm, x)
         x = self.fc2(self.activation_dropout(self.activation_fn(self.fc1(x))))
         x = residual + self.dropout(x)
-        return x if self.normalize_before else self.final_layer_norm(x)
+        return x if self.normalize_before else normalised(self.final_layer_norm, x)
+
+
+def normalised(norm: nn.Module, x: Tensor) -> Tensor:
+    """Autocast's layer norms give float32; where layers hand on half precision, they stay in it: half as many bytes."""
+    return norm(x).to(x.dtype)
 
 
 class EncoderLayer(TransformerEncoderLayerBase):
     """fairseq's own layer, X' = FF(Att(X, X)), down to the names of its parameters."""
 
-    def forward(self, x: Tensor, rows: "EncoderRows") -> Tensor:
-        return super().forward(x, encoder_padding_mask=rows.padding_mask)
+    def forward(self, x: Tensor, rows: "EncoderRows | PackedRows") -> Tensor:
+        return rows.ordinary(self, x)
 
 
 class EncoderParts:
@@ -86,14 +97,24 @@ class EncoderRows(NamedTuple):
     memory_tokens: int
     padding_mask: Tensor | None
 
+    def ordinary(self, layer: EncoderLayer, x: Tensor) -> Tensor:
+        return TransformerEncoderLayerBase.forward(layer, x, self.padding_mask)
+
     def write(self, block: nn.Module, x: Tensor) -> Tensor:
-        return block(x[: self.memory_tokens], x, self.padding_mask)
+        return block(x[: self.memory_tokens], x, _ignoring(self.padding_mask))
 
     def attend(self, block: nn.Module, x: Tensor) -> Tensor:
-        return block(x[self.memory_tokens :], x, self.padding_mask)
+        return block(x[self.memory_tokens :], x, _ignoring(self.padding_mask))
 
     def read(self, block: nn.Module, memory: Tensor, x: Tensor) -> Tensor:
-        return block(x[self.memory_tokens :], memory)
+        return block(x[self.memory_tokens :], memory, _ignoring(None))
 
     def join(self, memory: Tensor, sequence: Tensor) -> Tensor:
         return torch.cat([memory, sequence])
+
+
+def _ignoring(padding_mask: Tensor | None) -> Attend:
+    def attend(attention: MultiheadAttention, queries: Tensor, keys: Tensor) -> Tensor:
+        return attention(queries, keys, keys, key_padding_mask=padding_mask, need_weights=False)[0]
+
+    return attend

@@ -1,0 +1,51 @@
+"""fairseq's label-smoothed cross-entropy, on packed batches (see `packing`) and on its own."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from fairseq.criterions import register_criterion
+from fairseq.criterions.label_smoothed_cross_entropy import (
+    LabelSmoothedCrossEntropyCriterion,
+    LabelSmoothedCrossEntropyCriterionConfig,
+)
+from torch import Tensor
+
+from ..packing.forward import check, compiled_loss, loss_of, settle
+from ..variants import SettingError
+
+
+@dataclass
+class PackedCrossEntropyConfig(LabelSmoothedCrossEntropyCriterionConfig):
+    compile: bool = field(default=False, metadata={"help": "compile the model with its loss: a minute at the start"})
+
+
+@register_criterion("packed_label_smoothed_cross_entropy", dataclass=PackedCrossEntropyConfig)
+class PackedCrossEntropy(LabelSmoothedCrossEntropyCriterion):
+    def __init__(
+        self,
+        task: Any,
+        sentence_avg: bool,
+        label_smoothing: float,
+        ignore_prefix_size: int,
+        report_accuracy: bool,
+        compile: bool,
+    ) -> None:
+        if ignore_prefix_size or report_accuracy:
+            raise SettingError("packed batches know no --ignore-prefix-size and no --report-accuracy: leave them out")
+        super().__init__(task, sentence_avg, label_smoothing)
+        self.loss_of = compiled_loss() if compile else loss_of
+        self.settled = False
+
+    def forward(self, model: Any, sample: dict[str, Any], reduce: bool = True) -> tuple[Tensor, int, dict[str, Any]]:
+        if "packed" not in sample:
+            return super().forward(model, sample, reduce)
+        while hasattr(model, "module"):  # what fairseq wraps a model in for several processes
+            model = model.module
+        if not self.settled:
+            check(model)
+            settle(model)
+            self.settled = True
+        loss, plain = self.loss_of(model, sample["packed"], self.eps)
+        size = sample["nsentences"] if self.sentence_avg else sample["ntokens"]
+        counts = {"ntokens": sample["ntokens"], "nsentences": sample["nsentences"], "sample_size": size}
+        return loss, size, {"loss": loss.data, "nll_loss": plain.data, **counts}

@@ -1,0 +1,62 @@
+"""Attention of sentences that lie one after another: each sees itself, or its own rows elsewhere, alone.
+
+Shape legend: N rows of all sentences, B sentences, L rows of the longest, H heads, D channels of a head, C = H x D.
+"""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from fairseq.modules import MultiheadAttention
+from torch import Tensor
+from torch.nn.attention.varlen import varlen_attn
+
+HALVES = (torch.float16, torch.bfloat16)
+
+
+class Spans(NamedTuple):
+    """Where sentences lie: number b has the rows from bounds[b] up to bounds[b + 1]. All rows belong to one."""
+
+    bounds: Tensor  # B + 1, int32
+    longest: int  # no sentence has more rows
+
+    @classmethod
+    def of(cls, lengths: Tensor, longest: int) -> "Spans":
+        """lengths: B."""
+        return cls(F.pad(lengths.cumsum(0), (1, 0)).to(torch.int32), longest)
+
+
+def attend(
+    module: MultiheadAttention, queries: Tensor, keys: Tensor, of_queries: Spans, of_keys: Spans, causal: bool = False
+) -> Tensor:
+    """`module` over packed rows, without dropout of weights: queries N x C, keys (also the values) N' x C. N x C."""
+    q, k, v = (
+        project(rows).unflatten(-1, (module.num_heads, -1))
+        for project, rows in ((module.q_proj, queries), (module.k_proj, keys), (module.v_proj, keys))
+    )
+    return module.out_proj(attention(q, k, v, of_queries, of_keys, causal).flatten(1))
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, of_queries: Spans, of_keys: Spans, causal: bool = False) -> Tensor:
+    """q N x H x D; k, v N' x H x D. Returns N x H x D. A sentence with rows in q has some in k.
+
+    In half precision on a GPU, FlashAttention's kernel for such rows; elsewhere sentences are padded on the way.
+    """
+    if q.is_cuda and q.dtype in HALVES:
+        bounds = of_queries.bounds, of_keys.bounds, of_queries.longest, of_keys.longest
+        found = varlen_attn(q, k, v, *bounds, window_size=(-1, 0 if causal else -1))
+        assert isinstance(found, Tensor)
+        return found
+    (q, is_query), (k, is_key), (v, _) = _padded(q, of_queries), _padded(k, of_keys), _padded(v, of_keys)
+    is_key[:, 0] = True  # a sentence without rows: what it gets is dropped below, but must be a number
+    mask = is_key[:, None, None, :]
+    if causal:
+        mask = mask & torch.ones(q.size(2), k.size(2), dtype=torch.bool, device=q.device).tril()
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2)[is_query]
+
+
+def _padded(x: Tensor, spans: Spans) -> tuple[Tensor, Tensor]:
+    """x N x H x D. Returns B x H x L x D and B x L, which is True for rows of x."""
+    starts, ends = spans.bounds[:-1, None], spans.bounds[1:, None]
+    places = starts + torch.arange(spans.longest, device=x.device)
+    return x[places.clamp(max=x.size(0) - 1)].transpose(1, 2), places < ends

@@ -1,0 +1,185 @@
+"""Batches without padding: the same losses and gradients as padded ones, every sentence once, one shape for all."""
+
+from memtrans_fairseq.packing import forward
+from memtrans_fairseq.packing.batches import PackedPairs, even_batches, shape_of
+from memtrans_fairseq.variants import VARIANTS, SettingError
+
+import numpy as np
+import pytest
+import torch
+import toy
+from fairseq.criterions.label_smoothed_cross_entropy import LabelSmoothedCrossEntropyCriterion
+from fairseq.data import LanguagePairDataset
+from fairseq.data.data_utils import numpy_seed
+
+SMOOTHING = 0.1
+MODELS = ["transformer", *(f"{name}_transformer" for name in VARIANTS)]
+
+
+def pairs(number: int = 40, seed: int = 0) -> LanguagePairDataset:
+    lengths = lengths_of(number, 10, seed)
+    source, target = (toy.sentences(list(side), seed + i) for i, side in enumerate(lengths))
+    return LanguagePairDataset(source, lengths[0], toy.DICTIONARY, target, lengths[1], toy.DICTIONARY, shuffle=False)
+
+
+def lengths_of(number: int, most: int, seed: int) -> np.ndarray:
+    """2 x number: a target is about as long as its source."""
+    rng = np.random.default_rng(seed)
+    source = rng.integers(3, most, number)
+    return np.stack([source, source + rng.integers(-1, 3, number)])
+
+
+def packed(data: LanguagePairDataset, max_tokens: int = 64) -> tuple[PackedPairs, list[np.ndarray]]:
+    dataset = PackedPairs(data)
+    with numpy_seed(1):
+        return dataset, dataset.batch_by_size(dataset.ordered_indices(), max_tokens=max_tokens)
+
+
+def collated(dataset: PackedPairs, batch: np.ndarray) -> dict:
+    return dataset.collater([dataset[index] for index in batch])
+
+
+def padded_loss(model: torch.nn.Module, data: LanguagePairDataset, batch: np.ndarray) -> tuple[torch.Tensor, dict]:
+    task = type("Task", (), {"target_dictionary": toy.DICTIONARY})
+    criterion = LabelSmoothedCrossEntropyCriterion(task, sentence_avg=False, label_smoothing=SMOOTHING)
+    sample = data.collater([data[index] for index in batch])
+    loss, _, log = criterion(model, sample)
+    return loss, log
+
+
+def packed_loss(model: torch.nn.Module, sample: dict) -> tuple[torch.Tensor, torch.Tensor]:
+    forward.settle(model)
+    return forward.loss_of(model, sample["packed"], SMOOTHING)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"encoder_normalize_before": True, "decoder_normalize_before": True},
+        {"encoder_learned_pos": True, "decoder_learned_pos": True, "layernorm_embedding": True},
+    ],
+    ids=["post-norm", "pre-norm", "learned positions"],
+)
+@pytest.mark.parametrize("name", MODELS)
+def test_loss_and_gradients_are_those_of_padded_batches(name, options):
+    more = {} if name == "transformer" else {"memory_tokens": 3}
+    check(toy.shake(toy.build(name, **options, **more).double()))
+
+
+@pytest.mark.parametrize("reads", ["sequence", "memory"])
+@pytest.mark.parametrize("name", MODELS[1:])
+def test_what_the_decoder_reads(name, reads):
+    check(toy.shake(toy.build(name, memory_tokens=2, decoder_reads=reads, memory_positions="prefix").double()))
+
+
+def test_no_memory_and_tokens_shared_by_all_layers():
+    check(toy.shake(toy.build("mem_transformer", memory_tokens=0).double()))
+    check(toy.shake(toy.build("mem_ctrl_transformer", memory_tokens=2, share_memory_layers=True).double()))
+
+
+def check(model: torch.nn.Module) -> None:
+    data = pairs()
+    dataset, batches = packed(data)
+    assert len(batches) > 3
+    for batch in (batches[0], batches[-1]):
+        model.zero_grad()
+        expected, log = padded_loss(model, data, batch)
+        expected.backward()
+        gradients = {key: value.grad for key, value in model.named_parameters() if value.grad is not None}
+        model.zero_grad()
+        sample = collated(dataset, batch)
+        loss, plain = packed_loss(model, sample)
+        loss.backward()
+        assert sample["ntokens"] == log["ntokens"]
+        assert sample["nsentences"] == log["nsentences"] == len(batch)
+        torch.testing.assert_close(loss.float(), expected)  # fairseq takes logarithms in float32
+        torch.testing.assert_close(plain.float(), log["nll_loss"])
+        for key, parameter in model.named_parameters():
+            if key in gradients:
+                torch.testing.assert_close(
+                    parameter.grad, gradients[key], rtol=1e-5, atol=1e-5, msg=lambda text, key=key: f"{key}: {text}"
+                )
+
+
+def test_every_sentence_is_in_one_batch_and_no_batch_is_too_large():
+    data = pairs(300)
+    dataset, batches = packed(data, max_tokens=100)
+    assert sorted(np.concatenate(batches)) == list(range(300))
+    for sizes in (data.src_sizes, data.tgt_sizes):
+        sums = [sizes[batch].sum() for batch in batches]
+        assert max(sums) <= 100
+    heavier = max(data.src_sizes.sum(), data.tgt_sizes.sum())
+    assert len(batches) <= 1.15 * heavier / 100
+
+
+def test_batches_are_even_and_drawn_at_random():
+    sizes = lengths_of(20_000, 60, seed=0)
+    batches = even_batches(np.random.default_rng(1).permutation(20_000), *sizes, 8192)
+    for side in sizes:
+        sums = np.array([side[batch].sum() for batch in batches])
+        assert sums.max() <= 8192
+        assert sums.min() > 0.93 * sums.max()
+    assert len({len(batch) for batch in batches}) > 1
+    shape = shape_of(batches, *sizes)
+    assert shape.source <= 8192 + shape.fillers + 128
+    assert shape.sentences < 1.12 * np.mean([len(batch) for batch in batches])
+
+
+def test_all_batches_have_one_shape_and_fillers_are_no_longer_than_sentences():
+    dataset, batches = packed(pairs(200), max_tokens=90)
+    shapes = set()
+    for batch in batches:
+        sample = collated(dataset, batch)["packed"]
+        shapes.add(tuple((name, tuple(value.shape)) for name, value in sample.items() if torch.is_tensor(value)))
+        for side in ("source", "target"):
+            lengths = sample[f"{side}_lengths"]
+            assert lengths.sum() == len(sample[side])
+            assert lengths.max() <= sample[f"longest_{side}"]
+            assert (lengths[-dataset.shape.fillers :] > 0).all()
+    assert len(shapes) == 1
+
+
+def test_parts_of_batches_have_a_smaller_shape_and_the_same_sum():
+    data = pairs(60)
+    dataset, batches = packed(data, max_tokens=120)
+    whole = dataset.shape
+    model = toy.shake(toy.build("mem_transformer", memory_tokens=2).double())
+    expected, _ = packed_loss(model, collated(dataset, batches[0]))
+    dataset.share(3)
+    assert dataset.shape.source <= whole.source
+    assert dataset.shape.sentences < whole.sentences
+    parts = [packed_loss(model, collated(dataset, batches[0][part::3]))[0] for part in range(3)]
+    torch.testing.assert_close(sum(parts), expected)
+
+
+def test_more_parts_than_sentences_leave_room_for_a_single_one():
+    dataset, batches = packed(pairs(5), max_tokens=200)
+    dataset.share(8)
+    model = toy.shake(toy.build("mem_transformer", memory_tokens=2))
+    for index in batches[0]:
+        assert packed_loss(model, collated(dataset, [index]))[0].isfinite()
+
+
+def test_the_order_changes_with_the_seed_alone():
+    dataset = PackedPairs(pairs(50))
+    orders = []
+    for seed in (1, 1, 2):
+        with numpy_seed(seed):
+            orders.append(dataset.ordered_indices().tolist())
+    assert orders[0] == orders[1] != orders[2]
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [({"attention_dropout": 0.1}, "attention-dropout"), ({"encoder_layerdrop": 0.5}, "encoder-layerdrop")],
+)
+def test_models_that_packed_batches_cannot_train_are_refused(options, word):
+    with pytest.raises(SettingError, match=word):
+        forward.check(toy.build("mem_transformer", **options))
+    forward.check(toy.build("mem_transformer"))
+
+
+def test_a_sentence_longer_than_a_batch_is_refused():
+    with pytest.raises(SettingError, match="--max-tokens 5: the longest of 40 sentences has 11"):
+        packed(pairs(), max_tokens=5)
