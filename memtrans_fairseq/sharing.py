@@ -15,6 +15,7 @@ from fairseq.tasks import FairseqTask
 from fairseq.trainer import Trainer
 
 from .compat.hooks import replaced
+from .packing.batches import PackedPairs
 from .tasks.streaming import StreamingLanguageModelingTask
 from .variants import SettingError
 
@@ -63,6 +64,8 @@ def _share(iterator: Any, rank: int, ranks: int, accumulate: int) -> None:
     batches, collate = iterator.ordered_batches, iterator.collate_fn
     place, go_to = iterator.state_dict, iterator.load_state_dict
     some_row = iterator.frozen_batches[0][0]
+    if isinstance(iterator.dataset, PackedPairs):
+        iterator.dataset.share(ranks * accumulate)
 
     def ordered_batches(*args: Any) -> list[Sequence[int]]:
         return [part for batch in batches(*args) for part in parts(batch, rank, ranks, accumulate)]

@@ -42,10 +42,14 @@ def train(run: Run, folder: Path, *options: str, stop_after: int | None = None) 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("task", ["translation", "language_modeling"])
-def test_a_stopped_training_goes_on_exactly(data, tmp_path, task):
+@pytest.mark.parametrize(
+    ("task", "options"),
+    [("translation", ()), ("translation", ("+train.packed=true", "train.max_tokens=700")), ("language_modeling", ())],
+    ids=["translation", "packed", "language_modeling"],
+)
+def test_a_stopped_training_goes_on_exactly(data, tmp_path, task, options):
     """With dropout, and with batches put together here or by a process beside, stopped in the middle of epochs."""
-    run = make_run(task, data, tmp_path, "model.dropout=0.1")
+    run = make_run(task, data, tmp_path, "model.dropout=0.1", *options)
     train(run, tmp_path / "whole", "--num-workers=0")
     # the last stop is in the second epoch of the translations
     for workers, stops in (("0", (7, 1, 10)), ("1", (9,))):

@@ -95,18 +95,20 @@ def learned(run: Run) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("task", "shares"),
-    [("translation", [(2, 1), (4, 1), (2, 3)]), ("language_modeling", [(2, 1), (4, 1)])],
-    ids=["translation", "language_modeling"],
+    [("translation", [(2, 1), (4, 1), (2, 3)]), ("packed", [(2, 3)]), ("language_modeling", [(2, 1), (4, 1)])],
+    ids=["translation", "packed", "language_modeling"],
 )
 def test_losses_and_gradients_are_those_of_one_process(data, tmp_path, task, shares):
     """Also in parts, and where the rows do not come out even: 10 rows of a stream to validate on, on 4 ranks."""
-    alone = make_run(task, data, tmp_path / "alone", *SHORT[task])
+    options = SHORT["translation" if task == "packed" else task] + (("+train.packed=true",) if task == "packed" else ())
+    task = "translation" if task == "packed" else task
+    alone = make_run(task, data, tmp_path / "alone", *options)
     finish(alone, "train")
     losses, gradients = learned(alone)
     assert set(losses) == {"train", "valid"}
     assert any(mean.abs().max() > 1e-3 for mean in gradients.values())
     for count, accumulate in shares:
-        run = make_run(task, data, tmp_path / f"{count}-{accumulate}", *SHORT[task], gpus=count, accumulate=accumulate)
+        run = make_run(task, data, tmp_path / f"{count}-{accumulate}", *options, gpus=count, accumulate=accumulate)
         assert run.hash == alone.hash
         finish(run, "train")
         assert said(run, f"training on {count} devices") == 1
