@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from memtrans_fairseq.compat import no_cudnn_attention, quiet
+from memtrans_fairseq.search import generator_of
 
 import torch
 from fairseq import checkpoint_utils, utils
@@ -104,7 +105,7 @@ def decode(
         max_len_a=protocol["max_len_a"],
         max_len_b=protocol["max_len_b"],
     )
-    generator = task.build_generator([model], search)
+    generator = generator_of(model, task, search)
     found: dict[int, str] = {}
     with quiet():
         for batch in batches:

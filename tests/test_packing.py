@@ -1,6 +1,7 @@
 """Batches without padding: the same losses and gradients as padded ones, every sentence once, one shape for all."""
 
 from memtrans_fairseq.packing import forward
+from memtrans_fairseq.packing.attention import Spans, attention
 from memtrans_fairseq.packing.batches import PackedPairs, even_batches, shape_of
 from memtrans_fairseq.variants import VARIANTS, SettingError
 
@@ -183,3 +184,22 @@ def test_models_that_packed_batches_cannot_train_are_refused(options, word):
 def test_a_sentence_longer_than_a_batch_is_refused():
     with pytest.raises(SettingError, match="--max-tokens 5: the longest of 40 sentences has 11"):
         packed(pairs(), max_tokens=5)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("causal", [False, True])
+def test_flash_attention_sees_what_padded_attention_sees(causal):
+    """Outputs and gradients of the GPU's kernel in half precision, against padded attention in float32."""
+    lengths = torch.tensor([5, 1, 0, 17, 130, 3])
+    spans = Spans.of(lengths, 130)
+    generator = torch.Generator().manual_seed(0)
+    rows = [torch.randn(int(lengths.sum()), 4, 16, generator=generator) for _ in range(4)]
+    found = []
+    for device, dtype in (("cpu", torch.float32), ("cuda", torch.float16)):
+        *inputs, upstream = (x.to(device, dtype).requires_grad_() for x in rows)
+        there = Spans(spans.bounds.to(device), spans.longest)
+        out = attention(*inputs, there, there, causal)
+        out.backward(upstream.detach())
+        found.append([x.float().cpu() for x in (out.detach(), *(x.grad for x in inputs))])
+    for slow, fast in zip(*found, strict=True):
+        torch.testing.assert_close(fast, slow, atol=2e-2, rtol=2e-2)

@@ -33,7 +33,7 @@ class Call(NamedTuple):
 
 
 Seen = Callable[[Call, Tensor, Tensor], None]  # weights B*G x H x Q x K, visible B*G x Q x K
-Hide = Callable[[Call], Tensor]  # R x C: True where a row must not see a column
+Hide = Callable[[Call], Tensor]  # R x C: True where a row must not see a column; of cross-attention alike for all rows
 Rewrite = Callable[[int, Tensor], Tensor]  # memory after so many layers, rows x B x D; returns the same shape
 
 
@@ -58,6 +58,17 @@ def probe(
     finally:
         for handle in watch.handles:
             handle.remove()
+
+
+class _Forward:
+    """A change of what a module's `forward` returns. Beam search calls that of an encoder past all hooks."""
+
+    def __init__(self, module: nn.Module, change: Callable[[Any], Any]) -> None:
+        self.module, forward = module, module.forward
+        module.forward = lambda *args, **kwargs: change(forward(*args, **kwargs))
+
+    def remove(self) -> None:
+        del self.module.forward
 
 
 class _Watched:
@@ -118,9 +129,14 @@ class _Watch:
         for module in watched:
             self._attach(module, self._own_call)
         if not self.streams:
+            if self.hide:
+                self.handles.append(_Forward(self.model.encoder, self._hide_from_decoder))
             for number, layer in enumerate(self.model.decoder.layers):
-                if layer.encoder_attn is not None:
-                    self._attach(layer.encoder_attn, partial(self._cross_call, number))
+                if layer.encoder_attn is not None and self.seen:
+                    call = partial(self._cross_call, number)
+                    self.handles.append(
+                        layer.encoder_attn.register_forward_hook(partial(self._after, call), with_kwargs=True)
+                    )
         self.handles.append(self.model.decoder.register_forward_pre_hook(self._begin, with_kwargs=True))
 
     def _attach(self, module: nn.Module, call: Callable[..., Call]) -> None:
@@ -229,6 +245,22 @@ class _Watch:
         rows, columns = torch.arange(steps, device=device), torch.arange(length, device=device)
         return Call("cross", number, asking, across, Places(rows.unsqueeze(0), columns.unsqueeze(0)))
 
+    def _hide_from_decoder(self, output: dict[str, Any]) -> dict[str, Any]:
+        """What no row of the decoder may see is padding to it: so whatever decodes need not be watched."""
+        assert self.hide is not None
+        (padding,) = output["encoder_padding_mask"]
+        padding = padding.bool()
+        length, device = padding.size(1), padding.device
+        asking = Axis.of(torch.full((1,), -1, device=device), torch.ones(len(padding), 1, dtype=torch.bool))
+        across = Axis.of(memory_first(self.memory_tokens, length, device), ~padding)
+        columns = torch.arange(length, device=device).unsqueeze(0)
+        (hidden,) = self.hide(Call("cross", 0, asking, across, Places(torch.zeros_like(columns[:, :1]), columns)))
+        if not hidden.any():
+            return output
+        read = {"all": slice(None), "sequence": slice(self.memory_tokens, None), "memory": slice(self.memory_tokens)}
+        _check((padding | hidden)[:, read[self.reads]])
+        return output | {"encoder_padding_mask": [padding | hidden]}
+
     def _before(self, make: Callable[..., Call], module: nn.Module, args: Any, kwargs: Any) -> Any:
         assert self.hide is not None
         queries, keys, padding, view = _inputs(module, args, kwargs)
@@ -243,7 +275,7 @@ class _Watch:
             return (queries, keys, view._replace(hidden=both)), kwargs
         _check(hidden if padding is None else hidden | padding.bool().unsqueeze(1))
         mask = hidden.squeeze(0)
-        own_path = kwargs.get("static_kv") or kwargs.get("incremental_state") is not None
+        own_path = kwargs.get("incremental_state") is not None
         return args, kwargs | {"attn_mask": _as_scores(mask, queries) if own_path else mask}
 
     def _after(self, make: Callable[..., Call], module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:

@@ -133,16 +133,23 @@ class MemoryEncoder(TransformerEncoderBase):
 class MemoryDecoder(TransformerDecoderBase):
     """fairseq's decoder, reading the rows of the encoder's output that `decoder_reads` names."""
 
+    def rows_read(self, encoder_out: dict[str, list[Tensor]]) -> dict[str, list[Tensor]]:
+        """The encoder's output without the rows that are not read."""
+        tokens, reads = self.cfg.memory_tokens, self.cfg.decoder_reads
+        if reads == "all":
+            return encoder_out
+        rows = slice(tokens) if reads == "memory" else slice(tokens, None)
+        return encoder_out | {
+            "encoder_out": [out[rows] for out in encoder_out["encoder_out"]],
+            "encoder_padding_mask": [mask[:, rows] for mask in encoder_out["encoder_padding_mask"]],
+        }
+
     def extract_features(
         self, prev_output_tokens: Tensor, encoder_out: dict[str, list[Tensor]] | None, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, dict[str, Any]]:
         tokens, reads = self.cfg.memory_tokens, self.cfg.decoder_reads
-        if encoder_out is not None and reads != "all":
-            rows = slice(tokens) if reads == "memory" else slice(tokens, None)
-            encoder_out = encoder_out | {
-                "encoder_out": [out[rows] for out in encoder_out["encoder_out"]],
-                "encoder_padding_mask": [mask[:, rows] for mask in encoder_out["encoder_padding_mask"]],
-            }
+        if encoder_out is not None:
+            encoder_out = self.rows_read(encoder_out)
         x, extra = super().extract_features(prev_output_tokens, encoder_out, *args, **kwargs)
         # Alignments are to source tokens: of the attention, fairseq's tools get the sequence's part.
         if reads == "memory":
