@@ -187,6 +187,7 @@ def test_a_sentence_longer_than_a_batch_is_refused():
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("causal", [False, True])
 def test_flash_attention_sees_what_padded_attention_sees(causal):
     """Outputs and gradients of the GPU's kernel in half precision, against padded attention in float32."""

@@ -9,7 +9,7 @@ from typing import Any
 from memtrans.analysis.attention_record import BLOCKS, LETTERS, PARTS, AttentionRecord, Condition, Example, Numbers
 from memtrans.report.subjects import name
 
-ROOM = 70_000  # bytes of packed maps in the page, roughly: what is more stays in the records
+ROOM = 60_000  # bytes of packed maps in the page, roughly: what is more stays in the records
 
 
 def maps(records: Sequence[AttentionRecord]) -> list[dict[str, Any]]:
