@@ -120,15 +120,16 @@ def _time(rows: Sequence[Row], jobs: int | None) -> tuple[Place, int, str]:
     timed = rows if place.gpus else rows[:1]
     measured = rates([(row.missing[0], row.vocabulary) for row in timed], place)
     for i, row in enumerate(rows):
-        row.rate = row.job.FILL * measured[min(i, len(measured) - 1)]
-    fill = f" x {rows[0].job.FILL}" if rows[0].job.FILL < 1 else ""
+        row.rate = row.job.fill(row.config.train) * measured[min(i, len(measured) - 1)]
+    part = rows[0].job.fill(train)
+    fill = f" x {part}" if part < 1 else ""
     how = f"tokens/s are those of a short warm-up on full batches{fill}"
     if not place.gpus:
         how += ", timed on this CPU: in small batches, the first row only, and the others taken to be as fast"
     elif place.side_by_side > 1:
         how += f", with {place.side_by_side} runs on a GPU, which share its hours"
-    if any(row.config.model.get("compile_layers") for row in rows):
-        how += ", before layers are compiled, which makes them faster"
+    if any(row.config.model.get("compile_layers") or row.config.train.get("compile") for row in rows):
+        how += ", before models are compiled, which makes them faster"
     return place, at_once, how
 
 

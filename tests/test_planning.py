@@ -285,8 +285,9 @@ def test_without_a_gpu_it_is_said(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_a_real_warm_up(tmp_path):
-    """Two models after one another, in two processes at once, as on a shared GPU."""
+    """Three models after one another, one on packed batches, in two processes at once, as on a shared GPU."""
     configs = sweep_configs("demo", tmp_path, "train.precision=fp16", *SMALL)[:2]
+    configs += sweep_configs("demo", tmp_path, "train.precision=fp16", "+train.packed=true", *SMALL)[1:2]
     runs = [plan_run(config, foresee(config.corpus, tmp_path / "data")) for config in configs]
     place = Place("a CPU", 0, side_by_side=2)
     found = rates([(run, 200) for run in runs], place)

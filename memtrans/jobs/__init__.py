@@ -20,7 +20,9 @@ class Job(Protocol):
     """The functions of a job's module."""
 
     IN_HALF: bool  # whether a model trained in half precision on a GPU is scored in it
-    FILL: float  # the part of the target positions of a full batch that holds real tokens
+
+    def fill(self, train: Mapping[str, Any]) -> float:
+        """The part of the target positions of a full batch that holds real tokens."""
 
     def corpus_identity(self, manifest: Mapping[str, Any]) -> dict[str, Any]:
         """What of the corpus decides a result."""

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from memtrans.runs import Run
 
 IN_HALF = False  # the last digits of a perplexity matter
-FILL = 1.0  # a stream has no padding
 TASK = "streaming_language_modeling"
 # the ways to measure perplexity (see memtrans.perplexity) and the lengths that each needs
 WAYS = {
@@ -22,6 +21,10 @@ WAYS = {
     "xl_eval": ("target", "memory", "clamp"),
     "sliding": ("window", "stride"),
 }
+
+
+def fill(train: Mapping[str, Any]) -> float:
+    return 1.0  # a stream has no padding
 
 
 def corpus_identity(manifest: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from fairseq.benchmark.dummy_mt import DummyMTTask
+from fairseq.data import LanguagePairDataset
 from fairseq.tasks import register_task
 from fairseq.tasks.translation import TranslationConfig, TranslationTask
 
@@ -16,3 +18,16 @@ class PackedTranslationTask(TranslationTask):
         super().load_dataset(split, epoch=epoch, combine=combine, **kwargs)
         if split == self.cfg.train_subset:
             self.datasets[split] = PackedPairs(self.datasets[split])
+
+
+@register_task("packed_dummy_mt")
+class PackedDummyMTTask(DummyMTTask):
+    """fairseq's made-up sentence pairs, to see how fast a model trains: BATCHES full batches of one pair."""
+
+    BATCHES = 64
+
+    def load_dataset(self, split: str, epoch: int = 1, combine: bool = False, **kwargs: Any) -> None:
+        number = self.BATCHES * self.args.max_tokens // max(len(self.dummy_src), len(self.dummy_tgt))
+        sides = ([words] * number for words in (self.dummy_src, self.dummy_tgt))
+        source, target = ((side, [len(side[0])] * number, self.dictionary) for side in sides)
+        self.datasets[split] = PackedPairs(LanguagePairDataset(*source, *target))
