@@ -127,7 +127,8 @@ def measure(row: str, options: argparse.Namespace, corpus: Prepared) -> dict[str
     task = {"row": row, "toy": options.cpu_toy, "updates": options.updates, "max_tokens": options.max_tokens}
     task["arguments"] = [] if row.startswith("limit") else arguments(row, options, corpus)
     log = corpus.path / "log.txt"
-    environment = os.environ | {"PYTHONUNBUFFERED": "1", "PYTHONPATH": str(Path(__file__).resolve().parents[1])}
+    top, before = str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH")
+    environment = os.environ | {"PYTHONUNBUFFERED": "1", "PYTHONPATH": os.pathsep.join(filter(None, [top, before]))}
     environment["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
     with log.open("w") as output:
         command = [sys.executable, __file__, "--child", json.dumps(task)]

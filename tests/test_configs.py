@@ -72,14 +72,17 @@ def test_every_option_is_one_of_fairseq_and_arrives_unchanged(task, variant, siz
     for key, value in run.identity["model"].items():
         assert getattr(config.model, key) == value, key
     train = dict(run.identity["train"])
-    precision = train.pop("precision")
+    precision, packed = train.pop("precision"), train.pop("packed", False)
+    if packed:
+        train["criterion"] = f"packed_{train['criterion']}"
     for key, value in train.items():
         assert arrived(getattr(args, key), value), key
     assert [args.fp16, args.bf16, args.amp] == [precision == name for name in ("fp16", "bf16", "amp")]
     assert (args.arch, args.seed, args.save_dir) == (run.identity["arch"], 1, str(run.checkpoints))
     assert args.data == "prepared/bin"
     if task == "translation":
-        assert (args.task, args.source_lang, args.target_lang) == ("translation", "de", "en")
+        name = "packed_translation" if packed else "translation"
+        assert (args.task, args.source_lang, args.target_lang) == (name, "de", "en")
     else:
         assert args.task == "streaming_language_modeling"
 

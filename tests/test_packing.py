@@ -197,10 +197,11 @@ def test_flash_attention_sees_what_padded_attention_sees(causal):
     rows = [torch.randn(int(lengths.sum()), 4, 16, generator=generator) for _ in range(4)]
     found = []
     for device, dtype in (("cpu", torch.float32), ("cuda", torch.float16)):
-        *inputs, upstream = (x.to(device, dtype).requires_grad_() for x in rows)
+        *inputs, upstream = (x.detach().to(device, dtype) for x in rows)
+        inputs = [x.requires_grad_() for x in inputs]
         there = Spans(spans.bounds.to(device), spans.longest)
         out = attention(*inputs, there, there, causal)
-        out.backward(upstream.detach())
+        out.backward(upstream)
         found.append([x.float().cpu() for x in (out.detach(), *(x.grad for x in inputs))])
     for slow, fast in zip(*found, strict=True):
         torch.testing.assert_close(fast, slow, atol=2e-2, rtol=2e-2)

@@ -223,9 +223,9 @@ def test_hours_by_hand(tmp_path, two_gpus):
 
 
 def test_base_models_have_a_gpu_each(tmp_path, two_gpus):
-    """10 epochs x 4,508,785 pairs x 30 subwords at 800/s: 469.7 hours a run, 24 runs, 2 at a time."""
+    """10 epochs x 4,508,785 pairs x 30 subwords at 970/s: 387.4 hours a run, 24 runs, 2 at a time."""
     text = plan(sweep_configs("wmt14_base", tmp_path))
-    assert "11,272 GPU-hours; 235 days on 2 x Toy GPU, 2 at a time" in text
+    assert "9,297 GPU-hours; 194 days on 2 x Toy GPU, 2 at a time" in text
     assert "Downloads: 1.7 GB (training-parallel-europarl-v7.tgz 657.6 MB, " in text
 
 
@@ -277,7 +277,7 @@ def test_without_a_gpu_it_is_said(tmp_path, monkeypatch):
     monkeypatch.setattr(planning, "find_device", lambda: Place("4 CPU cores", 0))
     monkeypatch.setattr(warmup, "_measure", lambda models, place: [200.0] * len(models))
     text = plan(sweep_configs("wmt14_base", tmp_path))
-    assert "Training will need a GPU, and there is none here: train.precision=fp16." in text
+    assert "Training will need a GPU, and there is none here: train.precision=amp." in text
     assert "timed on this CPU" in text
     assert "GPU-hours" not in text
     assert "GPU, and" not in plan(sweep_configs("wmt14_base", tmp_path, "train.precision=fp32"))

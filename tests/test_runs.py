@@ -67,7 +67,8 @@ def test_the_multi30k_sweep_is_what_was_recorded():
 
 def test_the_wikitext2_sweeps_are_what_was_recorded():
     """As far as they are recorded."""
-    recorded = {(r.label, r.seed): r for r in RECORDS if r.corpus.name == "wikitext2" and r.protocol == "lm"}
+    of_sweeps = [r for r in RECORDS if r.corpus.name == "wikitext2" and "parent" not in r.config]
+    recorded = {(r.label, r.seed): r for r in of_sweeps if r.protocol == "lm"}
     sweeps = [load_sweeps(CONFIGS)[name] for name in ("lm_wikitext2", "lm_wikitext2_controls")]
     rows = {row.label: (sweep, row) for sweep in sweeps for row in sweep.rows}
     assert {label for label, _ in recorded} <= set(rows)
@@ -250,6 +251,7 @@ def test_what_is_beyond_the_limits_of_a_sweep_is_named(tmp_path, toy_sweep, scor
         (["protocol.sentences=0"], "protocol.sentences=0: expected a whole number of at least 1"),
         (["protocol.beam=null"], "protocol.beam=None: expected a whole number of at least 1"),
         (["tracking.wandb=offlin"], "tracking.wandb=offlin: expected null, offline or online"),
+        (("size=base", "train.packed=false"), "train.compile=true is for packed batches"),
     ],
 )
 def test_a_setting_that_cannot_work_is_refused(overrides, says):
@@ -262,6 +264,21 @@ def test_a_setting_that_cannot_work_is_refused(overrides, says):
 def test_a_bad_choice_of_checkpoint_is_refused(choice):
     with pytest.raises(UserError, match="expected best, last or 'average N' with N at least 2"):
         averaged_checkpoints(choice)
+
+
+def test_packed_batches_are_a_task_and_a_criterion():
+    def option(arguments: list[str], flag: str) -> str:
+        return arguments[arguments.index(flag) + 1]
+
+    packed = train_arguments(planned("size=base"))
+    assert option(packed, "--task") == "packed_translation"
+    assert option(packed, "--criterion") == "packed_label_smoothed_cross_entropy"
+    assert "--compile" in packed
+    padded = train_arguments(planned("size=base", "train.packed=false", "train.compile=false"))
+    assert option(padded, "--task") == "translation"
+    assert option(padded, "--criterion") == "label_smoothed_cross_entropy"
+    assert not {"--compile", "--packed"} & {*padded}
+    assert "--packed" not in packed
 
 
 def test_as_many_checkpoints_are_kept_as_are_averaged():

@@ -3,15 +3,21 @@
 Shape legend: N rows of all sentences, B sentences, L rows of the longest, H heads, D channels of a head, C = H x D.
 """
 
+import inspect
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from fairseq.modules import MultiheadAttention
 from torch import Tensor
-from torch.nn.attention.varlen import varlen_attn
+
+try:
+    from torch.nn.attention import varlen
+except ImportError:
+    varlen = None  # type: ignore[assignment]
 
 HALVES = (torch.float16, torch.bfloat16)
+FLASH = varlen is not None and "window_size" in inspect.signature(varlen.varlen_attn).parameters  # since torch 2.11
 
 
 class Spans(NamedTuple):
@@ -40,11 +46,12 @@ def attend(
 def attention(q: Tensor, k: Tensor, v: Tensor, of_queries: Spans, of_keys: Spans, causal: bool = False) -> Tensor:
     """q N x H x D; k, v N' x H x D. Returns N x H x D. A sentence with rows in q has some in k.
 
-    In half precision on a GPU, FlashAttention's kernel for such rows; elsewhere sentences are padded on the way.
+    In half precision on a GPU, FlashAttention's kernel for such rows, where torch has it; elsewhere sentences are
+    padded on the way.
     """
-    if q.is_cuda and q.dtype in HALVES:
+    if q.is_cuda and q.dtype in HALVES and FLASH:
         bounds = of_queries.bounds, of_keys.bounds, of_queries.longest, of_keys.longest
-        found = varlen_attn(q, k, v, *bounds, window_size=(-1, 0 if causal else -1))
+        found = varlen.varlen_attn(q, k, v, *bounds, window_size=(-1, 0 if causal else -1))
         assert isinstance(found, Tensor)
         return found
     (q, is_query), (k, is_key), (v, _) = _padded(q, of_queries), _padded(k, of_keys), _padded(v, of_keys)
