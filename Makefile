@@ -15,7 +15,7 @@ TRANSLATION_SWEEP = $(RUN) -m scripts.sweep sweep=$(ROWS) corpus=$(CORPUS) size=
 LM_SWEEP = $(RUN) -m scripts.sweep sweep=lm_$(CORPUS) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast lint doctor reproduce-wmt reproduce-lm tables report bench-cpu clean
+.PHONY: help setup demo test test-fast lint doctor reproduce-wmt reproduce-lm tables report bench bench-cpu clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-15s %s\n", $$1, $$2}' Makefile
@@ -67,6 +67,12 @@ tables: $(INSTALLED)  ## write results/TABLES.md from the records
 
 report: $(INSTALLED)  ## write results/report/ from the records: a page, Markdown, LaTeX
 	$(RUN) -m scripts.report
+
+bench: $(INSTALLED)  ## speed on a GPU, in half an hour: training, decoding, length, language models (alone on the machine)
+	$(RUN) benchmarks/translation_speed.py
+	$(RUN) benchmarks/decoding_speed.py
+	$(RUN) benchmarks/encoder_length.py
+	$(RUN) benchmarks/lm_speed.py --precision amp
 
 bench-cpu: $(INSTALLED)  ## speed on CPUs, in minutes: preparing a corpus against fairseq-preprocess; start-up (alone on the machine)
 	$(RUN) benchmarks/startup.py
