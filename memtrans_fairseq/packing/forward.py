@@ -83,7 +83,7 @@ def encode(encoder: Any, batch: Batch) -> tuple[Tensor, PackedRows]:
 
 def decode(decoder: Any, batch: Batch, x: Tensor, rows: PackedRows) -> Tensor:
     """Features T x C."""
-    reads = getattr(decoder.cfg, "decoder_reads", "all")
+    reads = getattr(decoder.cfg, "decoder_reads", None) or "all"  # fairseq's own config says None of what it lacks
     encoded, of_encoded = x, rows.together
     if reads != "all":
         memory, sequence = rows.split(x)
