@@ -151,8 +151,6 @@ def _check(values: Mapping[str, Any], manifest: Mapping[str, Any]) -> None:
         raise UserError(f"train.precision={train['precision']}: expected {', '.join(PRECISIONS)}")
     if not train["max_update"] and not train["max_epoch"]:
         raise UserError("neither train.max_update nor train.max_epoch is set: training would never end; set one")
-    if train.get("compile") and not train.get("packed"):
-        raise UserError("train.compile=true is for packed batches: set train.packed=true, or train.compile=false")
     check_protocol(values, manifest)
     if values["tracking"]["wandb"] not in (None, "offline", "online"):
         raise UserError(f"tracking.wandb={values['tracking']['wandb']}: expected null, offline or online")

@@ -1,5 +1,6 @@
 """Batches without padding: the same losses and gradients as padded ones, every sentence once, one shape for all."""
 
+from memtrans_fairseq.criterions.packed_cross_entropy import _unwrapped
 from memtrans_fairseq.packing import forward
 from memtrans_fairseq.packing.attention import Spans, attention
 from memtrans_fairseq.packing.batches import PackedPairs, even_batches, shape_of
@@ -179,6 +180,25 @@ def test_models_that_packed_batches_cannot_train_are_refused(options, word):
     with pytest.raises(SettingError, match=word):
         forward.check(toy.build("mem_transformer", **options))
     forward.check(toy.build("mem_transformer"))
+
+
+def test_sentences_of_one_word_leave_room_for_fillers():
+    sizes = np.ones((2, 101), dtype=np.int64)
+    batches = even_batches(np.arange(101), *sizes, 40)
+    assert sorted(map(len, batches)) == [33, 34, 34]
+    shape = shape_of(batches, *sizes)
+    assert shape.source - 33 <= shape.fillers * shape.longest_source
+
+
+def test_no_sentence_at_all_is_said():
+    with pytest.raises(SettingError, match="no sentence pair is within --max-tokens 40"):
+        even_batches(np.arange(0), *np.ones((2, 5), dtype=np.int64), 40)
+
+
+def test_gradients_that_a_wrapper_gathers_by_itself_are_refused():
+    wrapped = torch.nn.DataParallel(toy.build("mem_transformer"))
+    with pytest.raises(SettingError, match="cannot train a DataParallel: set --ddp-backend legacy_ddp"):
+        _unwrapped(wrapped)
 
 
 def test_a_sentence_longer_than_a_batch_is_refused():

@@ -251,13 +251,20 @@ def test_what_is_beyond_the_limits_of_a_sweep_is_named(tmp_path, toy_sweep, scor
         (["protocol.sentences=0"], "protocol.sentences=0: expected a whole number of at least 1"),
         (["protocol.beam=null"], "protocol.beam=None: expected a whole number of at least 1"),
         (["tracking.wandb=offlin"], "tracking.wandb=offlin: expected null, offline or online"),
-        (("size=base", "train.packed=false"), "train.compile=true is for packed batches"),
+        (["size=base", "train.packed=false"], "train.compile=true is for packed batches"),
+        (["size=base", "train.criterion=cross_entropy"], "packed batches are for label_smoothed_cross_entropy"),
+        (["size=base", "model.attention_dropout=0.1"], "model.attention_dropout=0.1: packed batches have none"),
     ],
 )
 def test_a_setting_that_cannot_work_is_refused(overrides, says):
     with pytest.raises(UserError, match=says) as error:
         planned(*overrides)
     assert "\n" not in str(error.value)
+
+
+def test_a_language_model_has_nothing_to_pack():
+    with pytest.raises(UserError, match="train.packed=true is for translation"):
+        planned_lm("+train.packed=true")
 
 
 @pytest.mark.parametrize("choice", ["average", "average 1", "average 0", "average -2", "average 2.5", "mean 3", 5])

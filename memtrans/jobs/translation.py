@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from memtrans.runs import Run
 
 IN_HALF = True
+PACKED_CRITERION = "label_smoothed_cross_entropy"
 SUBWORDS = 30  # target subwords of a training pair: news and parliament, a vocabulary of some ten thousand
 DEMO_SUBWORDS = 13  # the same of the generated corpus
 SPECIAL = 4  # symbols that fairseq adds to a dictionary by itself
@@ -34,6 +35,13 @@ def corpus_identity(manifest: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check(values: Mapping[str, Any]) -> None:
+    train = values["train"]
+    if train.get("compile") and not train.get("packed"):
+        raise UserError("train.compile=true is for packed batches: set train.packed=true, or train.compile=false")
+    if train.get("packed") and train["criterion"] != PACKED_CRITERION:
+        raise UserError(f"train.criterion={train['criterion']}: packed batches are for {PACKED_CRITERION}")
+    if train.get("packed") and (dropout := values["model"].get("attention_dropout")):
+        raise UserError(f"model.attention_dropout={dropout}: packed batches have none; set train.packed=false, or 0")
     for key in ("sentences", "beam", "batch_tokens"):
         value = values["protocol"][key]
         if not (isinstance(value, int) and value > 0) and (key, value) != ("sentences", None):

@@ -64,11 +64,14 @@ class _Forward:
     """A change of what a module's `forward` returns. Beam search calls that of an encoder past all hooks."""
 
     def __init__(self, module: nn.Module, change: Callable[[Any], Any]) -> None:
-        self.module, forward = module, module.forward
+        self.module, self.before, forward = module, vars(module).get("forward"), module.forward
         module.forward = lambda *args, **kwargs: change(forward(*args, **kwargs))
 
     def remove(self) -> None:
-        del self.module.forward
+        if self.before is None:
+            del self.module.forward
+        else:
+            self.module.forward = self.before
 
 
 class _Watched:

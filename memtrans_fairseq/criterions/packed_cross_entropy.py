@@ -8,8 +8,11 @@ from fairseq.criterions.label_smoothed_cross_entropy import (
     LabelSmoothedCrossEntropyCriterion,
     LabelSmoothedCrossEntropyCriterionConfig,
 )
+from fairseq.distributed import LegacyDistributedDataParallel, ModuleProxyWrapper
+from fairseq.models.transformer import TransformerModelBase
 from torch import Tensor
 
+from ..packing.attention import check_kernel
 from ..packing.forward import check, compiled_loss, loss_of, settle
 from ..variants import SettingError
 
@@ -39,13 +42,22 @@ class PackedCrossEntropy(LabelSmoothedCrossEntropyCriterion):
     def forward(self, model: Any, sample: dict[str, Any], reduce: bool = True) -> tuple[Tensor, int, dict[str, Any]]:
         if "packed" not in sample:
             return super().forward(model, sample, reduce)
-        while hasattr(model, "module"):  # what fairseq wraps a model in for several processes
-            model = model.module
+        model = _unwrapped(model)
         if not self.settled:
             check(model)
+            check_kernel(model.decoder.output_projection.weight)
             settle(model)
             self.settled = True
         loss, plain = self.loss_of(model, sample["packed"], self.eps)
         size = sample["nsentences"] if self.sentence_avg else sample["ntokens"]
         counts = {"ntokens": sample["ntokens"], "nsentences": sample["nsentences"], "sample_size": size}
         return loss, size, {"loss": loss.data, "nll_loss": plain.data, **counts}
+
+
+def _unwrapped(model: Any) -> Any:
+    """The model itself. Raises SettingError for a wrapper whose own `forward` gathers gradients."""
+    while not isinstance(model, TransformerModelBase):
+        if not isinstance(model, ModuleProxyWrapper | LegacyDistributedDataParallel):
+            raise SettingError(f"packed batches cannot train a {type(model).__name__}: set --ddp-backend legacy_ddp")
+        model = model.module
+    return model

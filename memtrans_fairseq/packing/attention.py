@@ -1,6 +1,6 @@
 """Attention of sentences that lie one after another: each sees itself, or its own rows elsewhere, alone.
 
-Shape legend: N rows of all sentences, B sentences, L rows of the longest, H heads, D channels of a head, C = H x D.
+Shape legend: N rows of all sentences, B sentences, L rows of the longest here, H heads, D channels of each, C = H x D.
 """
 
 import inspect
@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from fairseq.modules import MultiheadAttention
 from torch import Tensor
 
+from ..variants import SettingError
+
 try:
     from torch.nn.attention import varlen
 except ImportError:
@@ -18,6 +20,18 @@ except ImportError:
 
 HALVES = (torch.float16, torch.bfloat16)
 FLASH = varlen is not None and "window_size" in inspect.signature(varlen.varlen_attn).parameters  # since torch 2.11
+
+
+def check_kernel(x: Tensor) -> None:
+    """Refuse a GPU's tensors, parameters or what autocast makes of them, without such a kernel. Raises SettingError."""
+    if not x.is_cuda:
+        return
+    dtype = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else x.dtype
+    needs = "packed batches need {} on a GPU, this is {}: train.packed=false (and train.compile=false) does without"
+    if dtype not in HALVES:
+        raise SettingError(needs.format("half precision (amp, fp16, bf16)", dtype))
+    if not FLASH:
+        raise SettingError(needs.format("torch 2.11", torch.__version__))
 
 
 class Spans(NamedTuple):
@@ -46,10 +60,9 @@ def attend(
 def attention(q: Tensor, k: Tensor, v: Tensor, of_queries: Spans, of_keys: Spans, causal: bool = False) -> Tensor:
     """q N x H x D; k, v N' x H x D. Returns N x H x D. A sentence with rows in q has some in k.
 
-    In half precision on a GPU, FlashAttention's kernel for such rows, where torch has it; elsewhere sentences are
-    padded on the way.
+    On a GPU, FlashAttention's kernel for such rows, in half precision alone; on a CPU sentences are padded on the way.
     """
-    if q.is_cuda and q.dtype in HALVES and FLASH:
+    if q.is_cuda:
         bounds = of_queries.bounds, of_keys.bounds, of_queries.longest, of_keys.longest
         found = varlen.varlen_attn(q, k, v, *bounds, window_size=(-1, 0 if causal else -1))
         assert isinstance(found, Tensor)
@@ -65,5 +78,5 @@ def attention(q: Tensor, k: Tensor, v: Tensor, of_queries: Spans, of_keys: Spans
 def _padded(x: Tensor, spans: Spans) -> tuple[Tensor, Tensor]:
     """x N x H x D. Returns B x H x L x D and B x L, which is True for rows of x."""
     starts, ends = spans.bounds[:-1, None], spans.bounds[1:, None]
-    places = starts + torch.arange(spans.longest, device=x.device)
+    places = starts + torch.arange(int((ends - starts).max()), device=x.device)
     return x[places.clamp(max=x.size(0) - 1)].transpose(1, 2), places < ends

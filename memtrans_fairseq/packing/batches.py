@@ -46,6 +46,11 @@ class PackedPairs(FairseqDataset):
         return len(self.pairs)
 
     @property
+    def supports_fetch_outside_dataloader(self) -> bool:
+        """No: fairseq would collate a whole batch at an epoch's beginning, and there may be room for a part alone."""
+        return False
+
+    @property
     def sizes(self) -> Any:
         return self.pairs.sizes
 
@@ -90,25 +95,26 @@ class PackedPairs(FairseqDataset):
 
 def even_batches(indices: Indices, source: Any, target: Any, max_tokens: int) -> list[Indices]:
     """Cut `indices` into the fewest batches of nearly as many words each that hold no more than `max_tokens`."""
+    if not len(indices):
+        raise SettingError(f"no sentence pair is within --max-tokens {max_tokens} and the positions of the model")
     sizes = np.stack([source[indices], target[indices]]).astype(np.int64)
-    if len(indices) == 0 or sizes.max() > max_tokens:
-        longest = sizes.max() if len(indices) else 0
-        raise SettingError(f"--max-tokens {max_tokens}: the longest of {len(indices)} sentences has {longest}")
+    if sizes.max() > max_tokens:
+        raise SettingError(f"--max-tokens {max_tokens}: the longest of {len(indices)} sentences has {sizes.max()}")
     heavier = sizes[sizes.sum(axis=1).argmax()]
     middles = heavier.cumsum() - heavier / 2
     number = -(-int(heavier.sum()) // max_tokens)
     while True:
-        starts = np.searchsorted(middles, np.arange(1, number) * (heavier.sum() / number))
-        batches = [sums for sums in np.split(np.arange(len(indices)), starts) if len(sums)]
-        if max(sizes[:, batch].sum(axis=1).max() for batch in batches) <= max_tokens:
-            return [indices[batch] for batch in batches]
+        starts = np.unique(np.searchsorted(middles, np.arange(number) * (heavier.sum() / number)))
+        if np.add.reduceat(sizes, starts, axis=1).max() <= max_tokens:
+            return np.split(indices, starts[1:])
         number += max(1, number // 500)
 
 
 def shape_of(batches: Sequence[Indices], source: Any, target: Any, some_empty: bool = False) -> Shape:
     """The one shape for all `batches`; of which some may also be a single short sentence."""
     sums = np.array([[sizes[batch].sum() for sizes in (source, target)] for batch in batches])
-    longest = [max(int(sizes[batch].max()) for batch in batches) for sizes in (source, target)]
+    # at least 2: fillers, each a row at first, must be able to take up what more of them cost
+    longest = [max(2, *(int(sizes[batch].max()) for batch in batches)) for sizes in (source, target)]
     least = np.ones(2, dtype=np.int64) if some_empty else sums.min(axis=0)
     fillers = 1
     while True:  # fillers are no longer than sentences, so that there are enough of them for the emptiest batch

@@ -7,16 +7,25 @@ from fairseq.data import LanguagePairDataset
 from fairseq.tasks import register_task
 from fairseq.tasks.translation import TranslationConfig, TranslationTask
 
+from ..criterions.packed_cross_entropy import PackedCrossEntropy
 from ..packing.batches import PackedPairs
 
 
 @register_task("packed_translation", dataclass=TranslationConfig)
 class PackedTranslationTask(TranslationTask):
-    """Only training is packed: validation and generation get fairseq's own batches."""
+    """Only training is packed, with the criterion for it: validation and generation get fairseq's own batches."""
+
+    packs = False
+
+    def build_criterion(self, cfg: Any) -> Any:
+        """Only a training builds one, before it loads its data."""
+        criterion = super().build_criterion(cfg)
+        self.packs = isinstance(criterion, PackedCrossEntropy)
+        return criterion
 
     def load_dataset(self, split: str, epoch: int = 1, combine: bool = False, **kwargs: Any) -> None:
         super().load_dataset(split, epoch=epoch, combine=combine, **kwargs)
-        if split == self.cfg.train_subset:
+        if self.packs and split == self.cfg.train_subset:
             self.datasets[split] = PackedPairs(self.datasets[split])
 
 
