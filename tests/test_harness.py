@@ -208,7 +208,7 @@ def test_control_c_leaves_no_process_behind(whole, place):
     wait_for(lambda: "begin training epoch 1" in place.log(), process)
     os.killpg(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=30)
-    assert process.returncode == 130
+    assert process.returncode == 130, err
     assert err.splitlines()[-1] == "interrupted; the same command continues"
     assert "Traceback" not in err
     assert not group(process.pid)
