@@ -2,8 +2,10 @@
 
 from memtrans_fairseq.criterions.packed_cross_entropy import _unwrapped
 from memtrans_fairseq.packing import forward
-from memtrans_fairseq.packing.attention import Spans, attention
+from memtrans_fairseq.packing.attention import attention
 from memtrans_fairseq.packing.batches import PackedPairs, even_batches, shape_of
+from memtrans_fairseq.packing.blocks import block_attention, block_mask
+from memtrans_fairseq.packing.spans import Spans
 from memtrans_fairseq.variants import VARIANTS, SettingError
 
 import numpy as np
@@ -13,6 +15,7 @@ import toy
 from fairseq.criterions.label_smoothed_cross_entropy import LabelSmoothedCrossEntropyCriterion
 from fairseq.data import LanguagePairDataset
 from fairseq.data.data_utils import numpy_seed
+from torch.nn.attention.flex_attention import create_block_mask
 
 SMOOTHING = 0.1
 MODELS = ["transformer", *(f"{name}_transformer" for name in VARIANTS)]
@@ -133,11 +136,11 @@ def test_all_batches_have_one_shape_and_fillers_are_no_longer_than_sentences():
     shapes = set()
     for batch in batches:
         sample = collated(dataset, batch)["packed"]
-        shapes.add(tuple((name, tuple(value.shape)) for name, value in sample.items() if torch.is_tensor(value)))
-        for side in ("source", "target"):
-            lengths = sample[f"{side}_lengths"]
-            assert lengths.sum() == len(sample[side])
-            assert lengths.max() <= sample[f"longest_{side}"]
+        shapes.add(tuple(value.shape for side in (sample.source, sample.target) for value in (side[0], side[2][0])))
+        for side in (sample.source, sample.target):
+            lengths = side.spans.bounds.diff()
+            assert lengths.sum() == len(side.words) == len(side.places)
+            assert lengths.max() <= side.spans.longest
             assert (lengths[-dataset.shape.fillers :] > 0).all()
     assert len(shapes) == 1
 
@@ -206,21 +209,74 @@ def test_a_sentence_longer_than_a_batch_is_refused():
         packed(pairs(), max_tokens=5)
 
 
+@pytest.fixture
+def blocks_alone(monkeypatch):
+    """Attention by blocks, as on a GPU. On a CPU torch refuses its gradients, which its plain formula does have."""
+    monkeypatch.setattr("torch.nn.attention.flex_attention._validate_device", lambda *_: None)
+    monkeypatch.setattr("memtrans_fairseq.packing.attention.attention", block_attention)
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+@pytest.mark.parametrize("reads", ["all", "sequence", "memory"])
+@pytest.mark.parametrize("name", MODELS)
+def test_loss_and_gradients_by_blocks_are_those_of_padded_batches(name, reads, blocks_alone):
+    more = {} if name == "transformer" else {"memory_tokens": 3, "decoder_reads": reads}
+    check(toy.shake(toy.build(name, **more).double()))
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+def test_one_compiled_graph_serves_all_batches(blocks_alone):
+    dataset, batches = packed(pairs(100))
+    model = toy.shake(toy.build("mem_ctrl_transformer", memory_tokens=2).double())
+    forward.settle(model)
+    torch.compiler.reset()
+    compiled = torch.compile(forward.loss_of, backend="aot_eager", fullgraph=True)
+    with torch.compiler.set_stance("default"):
+        losses = [compiled(model, collated(dataset, batches[0])["packed"], SMOOTHING)[0]]
+    with torch.compiler.set_stance("fail_on_recompile"):
+        losses += [compiled(model, collated(dataset, batch)["packed"], SMOOTHING)[0] for batch in batches[1:4]]
+    for loss, batch in zip(losses, batches, strict=False):
+        torch.testing.assert_close(loss, packed_loss(model, collated(dataset, batch))[0])
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_blocks_are_those_that_torch_finds_by_looking_at_all_pairs(causal):
+    rng = np.random.default_rng(0)
+    queries, keys = (Spans.of(torch.from_numpy(rng.integers(1, 60, 40)), 60) for _ in range(2))
+    keys = queries if causal else keys
+    found = block_mask(queries, keys, causal)
+    rows = queries.sentences.size(0), keys.sentences.size(0)
+    expected = create_block_mask(found.mask_mod, None, None, *rows, device="cpu")
+    assert 5 < found.kv_num_blocks.sum() < found.kv_num_blocks.numel() ** 2 / 2
+    assert torch.equal(found.to_dense(), expected.to_dense())
+    transposed = ordered_blocks(found.q_num_blocks, found.q_indices)
+    assert torch.equal(transposed, expected.to_dense()[0, 0].T.bool())
+
+
+def ordered_blocks(counts: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
+    """Which blocks are listed, as a matrix."""
+    dense = torch.zeros(indices.size(2), int(indices.max()) + 1, dtype=torch.bool)
+    for row, count in enumerate(counts[0, 0]):
+        dense[row, indices[0, 0, row, :count].long()] = True
+    return dense
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("kernel", [attention, torch.compile(block_attention)], ids=["flash", "blocks"])
 @pytest.mark.parametrize("causal", [False, True])
-def test_flash_attention_sees_what_padded_attention_sees(causal):
-    """Outputs and gradients of the GPU's kernel in half precision, against padded attention in float32."""
+def test_a_kernel_of_the_gpu_sees_what_padded_attention_sees(causal, kernel):
+    """Outputs and gradients in half precision, against padded attention in float32."""
     lengths = torch.tensor([5, 1, 0, 17, 130, 3])
     spans = Spans.of(lengths, 130)
     generator = torch.Generator().manual_seed(0)
     rows = [torch.randn(int(lengths.sum()), 4, 16, generator=generator) for _ in range(4)]
     found = []
-    for device, dtype in (("cpu", torch.float32), ("cuda", torch.float16)):
+    for device, dtype, function in (("cpu", torch.float32, attention), ("cuda", torch.float16, kernel)):
         *inputs, upstream = (x.detach().to(device, dtype) for x in rows)
         inputs = [x.requires_grad_() for x in inputs]
-        there = Spans(spans.bounds.to(device), spans.longest)
-        out = attention(*inputs, there, there, causal)
+        there = Spans.of(lengths.to(device), spans.longest)
+        out = function(*inputs, there, there, causal)
         out.backward(upstream)
         found.append([x.float().cpu() for x in (out.detach(), *(x.grad for x in inputs))])
     for slow, fast in zip(*found, strict=True):

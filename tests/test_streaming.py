@@ -136,6 +136,22 @@ def test_a_training_goes_on_exactly_in_the_middle_of_an_epoch(corpus, tmp_path, 
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
 
 
+def test_a_text_of_one_segment_goes_on_in_the_next_epoch(corpus, tmp_path):
+    model = [*MODELS["transformer_xl"], "--tokens-per-sample=200"]
+    train(corpus, tmp_path / "whole", model, "--max-epoch=4")
+    for end in (2, 4):
+        train(corpus, tmp_path / "parts", model, f"--max-epoch={end}")
+    whole, parts = parameters(tmp_path / "whole"), parameters(tmp_path / "parts")
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+
+
+def test_a_validation_on_the_text_of_the_training_does_not_move_the_training_on(corpus, tmp_path):
+    options = ("--max-epoch=2", "--validate-interval-updates=4", "--valid-subset=train", "--batch-size-valid=6")
+    train(corpus, tmp_path, MODELS["transformer_xl"], *options)
+    history = load_checkpoint_to_cpu(str(tmp_path / "checkpoint_last.pt"))["optimizer_history"]
+    assert history[-1]["num_updates"] == 2 * 19
+
+
 def test_state_is_read_again_where_the_checkpoint_has_none(corpus, tmp_path, monkeypatch):
     """As on every GPU but the first. A cache that reaches no farther back than what is read again is the same."""
     model = ["--arch=transformer_xl", "--mem-len=6", "--dropout=0"]
@@ -293,3 +309,16 @@ def test_fairseqs_trainer_alone_forgets_what_a_task_keeps(corpus, tmp_path, monk
     monkeypatch.setattr(StreamingLanguageModelingTask, "load_state_dict", lambda self, state: given.append(state))
     train(corpus, tmp_path, MODELS["transformer_xl"], "--max-update=9")
     assert given[0]["carried"]["of"] == (7, 6, 0, 1, 8)
+
+
+def test_who_asks_for_batches_again_gets_the_same_iterator():
+    """Each has a worker of its own, and one that is dropped keeps a training waiting for seconds."""
+    task = StreamingLanguageModelingTask.__new__(StreamingLanguageModelingTask)
+    task.shares_rows, task.dataset_to_epoch_iter = False, {}
+    text = StreamDataset(np.arange(4, 104), 1, 5, eos=2, pad=1)
+    first = task.get_batch_iterator(text, max_sentences=2)
+    assert task.get_batch_iterator(text, max_sentences=2, epoch=2) is first
+    assert task.get_batch_iterator(text, max_sentences=4) is not first
+    assert task.get_batch_iterator(text, max_sentences=2, disable_iterator_cache=True) is not first
+    epochs = [[batch["place"][0] for batch in first.next_epoch_itr()] for _ in range(2)]
+    assert epochs == [list(range(10))] * 2

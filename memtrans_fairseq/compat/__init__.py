@@ -23,8 +23,11 @@ from .ranks import broadcast_between_own_ranks, cured_children
 from .training import (
     amp_scales_as_its_optimizer,
     amp_unscales_once,
+    amp_waits_for_no_number,
+    batches_end_with_their_command,
     bf16_without_tpu,
     no_encoder_fast_path,
+    no_numbers_that_nobody_reads,
     wandb_begins_once,
 )
 
@@ -55,6 +58,8 @@ def apply() -> None:
         bf16_without_tpu,
         amp_unscales_once,
         amp_scales_as_its_optimizer,
+        amp_waits_for_no_number,
+        no_numbers_that_nobody_reads,
         whole_checkpoint_copies,
         full_disks_are_named,
         own_hydra_version,
@@ -62,6 +67,7 @@ def apply() -> None:
         task_state_comes_back,
         mixed_precision_comes_back,
         wandb_begins_once,
+        batches_end_with_their_command,
     ):
         cure()
 

@@ -1,7 +1,14 @@
 """Cures of single steps of training."""
 
+import atexit
+import contextlib
 import functools
+import queue
+import threading
+import time
 from typing import Any
+
+from .hooks import replaced
 
 
 @functools.cache
@@ -75,6 +82,69 @@ def amp_scales_as_its_optimizer() -> None:
     from fairseq.optim.amp_optimizer import AMPOptimizer
 
     AMPOptimizer.multiply_grads = lambda self, c: self.fp32_optimizer.multiply_grads(c)
+
+
+@functools.cache
+def amp_waits_for_no_number() -> None:
+    """Symptom: with `--amp` the GPU stands still for a sixth of the time, asked three times an update for a number.
+
+    In fairseq 0.12.2 with any torch. Scope: fairseq's AMP optimiser around one of torch's fused ones, which leave out
+    an update by themselves: see `optim.deferred_amp` for what is logged, and what becomes of gradients that overflow.
+    """
+    from fairseq import optim
+    from fairseq.optim.amp_optimizer import AMPOptimizer
+
+    def build_optimizer(cls: Any, cfg: Any, params: Any, **kwargs: Any) -> Any:
+        fp32_optimizer = optim.build_optimizer(cfg.optimizer, params)
+        if getattr(fp32_optimizer.optimizer, "_step_supports_amp_scaling", False) and params[0].is_cuda:
+            from ..optim.deferred_amp import AMPOptimizer as cls
+        return cls(cfg, params, fp32_optimizer, **kwargs)
+
+    AMPOptimizer.build_optimizer = classmethod(build_optimizer)
+
+
+@functools.cache
+def no_numbers_that_nobody_reads() -> None:
+    """Symptom: after every update the CPU waits for the GPU to round what is logged every `--log-interval` updates.
+
+    In fairseq 0.12.2 with any torch: the trainer returns smoothed metrics of each update, of which its caller only asks
+    whether there are any. Scope: what `Trainer.train_step` returns, now an empty dict; nothing that is logged.
+    """
+    from fairseq.logging.meters import MetersDict
+    from fairseq.trainer import Trainer
+
+    original = Trainer._reduce_and_log_stats
+
+    @functools.wraps(original)
+    def reduce_and_log_stats(self: Any, logging_outputs: Any, sample_size: Any, grad_norm: Any = None) -> Any:
+        if grad_norm is None:  # a validation
+            return original(self, logging_outputs, sample_size)
+        with replaced(MetersDict, "get_smoothed_values", lambda _: lambda meters: {}):
+            return original(self, logging_outputs, sample_size, grad_norm)
+
+    Trainer._reduce_and_log_stats = reduce_and_log_stats
+
+
+@functools.cache
+def batches_end_with_their_command() -> None:
+    """Symptom: a training that fails, or is asked to stop, ends with "terminate called without an active exception".
+
+    It is killed by SIGABRT then, whatever its exit status was to say: fairseq 0.12.2 reads ahead in a daemon thread,
+    and Python ends such a thread within torch's C++. Scope: these threads, at the end of the process. Each stops after
+    the batch in hand, for which they are all given `patience` seconds.
+    """
+    from fairseq.data.iterators import BackgroundConsumer
+
+    @atexit.register
+    def stop(patience: float = 10.0) -> None:
+        consumers = [thread for thread in threading.enumerate() if isinstance(thread, BackgroundConsumer)]
+        for consumer in consumers:
+            consumer._max_len = 0
+        end = time.monotonic() + patience
+        while any(consumer.is_alive() for consumer in consumers) and time.monotonic() < end:
+            for consumer in consumers:
+                with contextlib.suppress(queue.Empty):  # it waits for room in its queue
+                    consumer._queue.get(timeout=0.01)
 
 
 @functools.cache

@@ -48,7 +48,8 @@ class PackedCrossEntropy(LabelSmoothedCrossEntropyCriterion):
             check_kernel(model.decoder.output_projection.weight)
             settle(model)
             self.settled = True
-        loss, plain = self.loss_of(model, sample["packed"], self.eps)
+        batch = sample["packed"].to(model.decoder.output_projection.weight.device)
+        loss, plain = self.loss_of(model, batch, self.eps)
         size = sample["nsentences"] if self.sentence_avg else sample["ntokens"]
         counts = {"ntokens": sample["ntokens"], "nsentences": sample["nsentences"], "sample_size": size}
         return loss, size, {"loss": loss.data, "nll_loss": plain.data, **counts}

@@ -13,6 +13,14 @@ from torch import Tensor
 from ..variants import SettingError
 
 
+class AdamW(torch.optim.AdamW):
+    """torch's, which goes on from a checkpoint of any device: fused or not as it was made, not as that one was."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        groups = [group | {"fused": self.defaults["fused"]} for group in state_dict["param_groups"]]
+        super().load_state_dict(state_dict | {"param_groups": groups})
+
+
 @register_optimizer("fused_adam", dataclass=FairseqAdamConfig)
 class FusedAdam(FairseqOptimizer):
     """torch.optim.AdamW under fairseq's options of `adam`, fused on a GPU.
@@ -28,7 +36,7 @@ class FusedAdam(FairseqOptimizer):
         if cfg.fp16_adam_stats or cfg.use_old_adam:
             raise SettingError("fused_adam has no --fp16-adam-stats and no --use-old-adam: use --optimizer adam")
         parameters = list(params)
-        self._optimizer = torch.optim.AdamW(parameters, fused=parameters[0].is_cuda, **self.optimizer_config)
+        self._optimizer = AdamW(parameters, fused=parameters[0].is_cuda, **self.optimizer_config)
 
     def multiply_grads(self, c: Any) -> None:
         if gradients := [parameter.grad for parameter in self.params if parameter.grad is not None]:

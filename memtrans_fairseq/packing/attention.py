@@ -4,7 +4,6 @@ Shape legend: N rows of all sentences, B sentences, L rows of the longest here, 
 """
 
 import inspect
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +11,8 @@ from fairseq.modules import MultiheadAttention
 from torch import Tensor
 
 from ..variants import SettingError
+from .blocks import block_attention
+from .spans import Spans
 
 try:
     from torch.nn.attention import varlen
@@ -34,18 +35,6 @@ def check_kernel(x: Tensor) -> None:
         raise SettingError(needs.format("torch 2.11", torch.__version__))
 
 
-class Spans(NamedTuple):
-    """Where sentences lie: number b has the rows from bounds[b] up to bounds[b + 1]. All rows belong to one."""
-
-    bounds: Tensor  # B + 1, int32
-    longest: int  # no sentence has more rows
-
-    @classmethod
-    def of(cls, lengths: Tensor, longest: int) -> "Spans":
-        """lengths: B."""
-        return cls(F.pad(lengths.cumsum(0), (1, 0)).to(torch.int32), longest)
-
-
 def attend(
     module: MultiheadAttention, queries: Tensor, keys: Tensor, of_queries: Spans, of_keys: Spans, causal: bool = False
 ) -> Tensor:
@@ -60,8 +49,11 @@ def attend(
 def attention(q: Tensor, k: Tensor, v: Tensor, of_queries: Spans, of_keys: Spans, causal: bool = False) -> Tensor:
     """q N x H x D; k, v N' x H x D. Returns N x H x D. A sentence with rows in q has some in k.
 
-    On a GPU, FlashAttention's kernel for such rows, in half precision alone; on a CPU sentences are padded on the way.
+    On a GPU, FlexAttention's kernel where compiled, and otherwise FlashAttention's, both in half precision alone; on a
+    CPU sentences are padded on the way.
     """
+    if q.is_cuda and torch.compiler.is_compiling():
+        return block_attention(q, k, v, of_queries, of_keys, causal)
     if q.is_cuda:
         bounds = of_queries.bounds, of_keys.bounds, of_queries.longest, of_keys.longest
         found = varlen.varlen_attn(q, k, v, *bounds, window_size=(-1, 0 if causal else -1))

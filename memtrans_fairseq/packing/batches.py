@@ -5,16 +5,21 @@ same number of sentences and of words on both sides. What little is missing to o
 padding symbols, which no loss counts and no other sentence sees.
 """
 
+import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from fairseq.data import FairseqDataset, LanguagePairDataset
 from numpy.typing import NDArray
+from torch import Tensor
 
 from ..variants import SettingError
+from .spans import Spans
 
+logger = logging.getLogger(__name__)
 Indices = NDArray[np.int64]
 MULTIPLE = 128  # rows are filled up to a multiple of it: whole tiles of matrix products
 
@@ -28,6 +33,33 @@ class Shape(NamedTuple):
     target: int
     longest_source: int
     longest_target: int
+
+
+class Side(NamedTuple):
+    """One side of a packed batch. Shape legend: N rows of all sentences."""
+
+    words: Tensor  # N, int64
+    places: Tensor  # N, int64: of a word in its sentence, from 0
+    spans: Spans
+
+
+@dataclass(frozen=True)  # which fairseq does not look into, as it does into what it takes to the GPU by itself, slowly
+class PackedBatch:
+    source: Side
+    target: Side
+    previous: Tensor  # the target moved on by one word, `</s>` first
+
+    def to(self, device: torch.device) -> "PackedBatch":
+        """There, in the course of what is queued on the device: nothing waits for it."""
+
+        def moved(x: Any) -> Any:
+            if isinstance(x, Tensor):
+                return x.pin_memory().to(device, non_blocking=True)
+            return type(x)(*map(moved, x)) if isinstance(x, tuple) else x
+
+        if device.type == "cpu":
+            return self
+        return PackedBatch(moved(self.source), moved(self.target), moved(self.previous))
 
 
 class PackedPairs(FairseqDataset):
@@ -74,7 +106,7 @@ class PackedPairs(FairseqDataset):
         max_sentences: int | None = None,
         required_batch_size_multiple: int = 1,
     ) -> list[Indices]:
-        """As few even batches as have no more than `max_tokens` words on either side. Raises SettingError."""
+        """Even batches of no more than `max_tokens` words on either side, few of them. Raises SettingError."""
         if not max_tokens:
             raise SettingError("packed batches are made by words: set --max-tokens")
         if max_sentences:
@@ -86,7 +118,11 @@ class PackedPairs(FairseqDataset):
     def share(self, parts: int) -> None:
         """From now on every batch is taken in so many parts: row p, p + parts, p + 2 parts and so on is one."""
         cut = [batch[part::parts] for batch in self.batches for part in range(min(parts, len(batch)))]
-        self.shape = shape_of(cut, self.pairs.src_sizes, self.pairs.tgt_sizes, parts > min(map(len, self.batches)))
+        sizes = self.pairs.src_sizes, self.pairs.tgt_sizes
+        self.shape = shape_of(cut, *sizes, parts > min(map(len, self.batches)))
+        words = sum(int(side[batch].sum()) for side in sizes for batch in cut)
+        filled = words / (len(cut) * (self.shape.source + self.shape.target))
+        logger.info(f"{len(cut)} packed batches, {filled:.1%} of their rows are words")
 
     def collater(self, samples: list[dict[str, Any]]) -> dict[str, Any]:
         assert self.shape is not None, "batches come first"
@@ -94,7 +130,7 @@ class PackedPairs(FairseqDataset):
 
 
 def even_batches(indices: Indices, source: Any, target: Any, max_tokens: int) -> list[Indices]:
-    """Cut `indices` into the fewest batches of nearly as many words each that hold no more than `max_tokens`."""
+    """Cut `indices` into batches of nearly as many words each that hold no more than `max_tokens`, and into few."""
     if not len(indices):
         raise SettingError(f"no sentence pair is within --max-tokens {max_tokens} and the positions of the model")
     sizes = np.stack([source[indices], target[indices]]).astype(np.int64)
@@ -127,41 +163,28 @@ def shape_of(batches: Sequence[Indices], source: Any, target: Any, some_empty: b
 
 
 def pack(samples: Sequence[dict[str, Any]], shape: Shape, padding: int, eos: int) -> dict[str, Any]:
-    """fairseq's sample of pairs ({"id", "source", "target"}), with its "net_input" replaced by "packed".
-
-    Flat tensors of int64: `source`, `previous` (the target moved on by one word, `</s>` first) and `target`; for each
-    of these rows its place in its sentence, and of the source its sentence; the `lengths` of all sentences.
-    """
-    sides = {}
-    for side, room in (("source", shape.source), ("target", shape.target)):
-        words = [np.asarray(sample[side]) for sample in samples]
-        lengths = np.zeros(shape.sentences, dtype=np.int64)
-        lengths[: len(words)] = [len(sentence) for sentence in words]
-        missing = room - lengths.sum()
-        lengths[shape.sentences - shape.fillers :] = [
-            (missing + filler) // shape.fillers for filler in range(shape.fillers)
-        ]
-        rows = np.concatenate([*words, np.full(missing, padding, dtype=np.int64)])
-        starts = np.repeat(lengths.cumsum() - lengths, lengths)
-        sides[side] = rows, lengths, np.arange(room) - starts
-    source, source_lengths, source_positions = sides["source"]
-    target, target_lengths, target_positions = sides["target"]
-    previous = np.roll(target, 1)
-    previous[target_positions == 0] = eos
-    packed = {
-        "source": source,
-        "source_lengths": source_lengths,
-        "source_positions": source_positions,
-        "source_sentences": np.repeat(np.arange(shape.sentences), source_lengths),
-        "previous": previous,
-        "target": target,
-        "target_lengths": target_lengths,
-        "target_positions": target_positions,
-    }
+    """fairseq's sample of pairs ({"id", "source", "target"}), with its "net_input" replaced by "packed"."""
+    source, target = (
+        side_of([np.asarray(sample[side]) for sample in samples], side, shape, padding) for side in ("source", "target")
+    )
+    previous = target.words.roll(1).masked_fill(target.places == 0, eos)
     return {
         "id": torch.tensor([sample["id"] for sample in samples]),
         "nsentences": len(samples),
         "ntokens": int(sum(len(sample["target"]) for sample in samples)),
-        "packed": {name: torch.from_numpy(value) for name, value in packed.items()}
-        | {"longest_source": shape.longest_source, "longest_target": shape.longest_target},
+        "packed": PackedBatch(source, target, previous),
     }
+
+
+def side_of(sentences: Sequence[Any], side: str, shape: Shape, padding: int) -> Side:
+    """The sentences of the "source" or the "target", and behind them the fillers."""
+    room, longest = getattr(shape, side), getattr(shape, f"longest_{side}")
+    lengths = np.zeros(shape.sentences, dtype=np.int64)
+    lengths[: len(sentences)] = [len(sentence) for sentence in sentences]
+    missing = room - lengths.sum()
+    lengths[shape.sentences - shape.fillers :] = [
+        (missing + filler) // shape.fillers for filler in range(shape.fillers)
+    ]
+    words = torch.from_numpy(np.concatenate([*sentences, np.full(missing, padding, dtype=np.int64)]))
+    spans = Spans.of(torch.from_numpy(lengths), longest)
+    return Side(words, torch.arange(room) - spans.bounds[spans.sentences.long()], spans)

@@ -4,7 +4,7 @@ Shape legend: S source rows of all sentences, T target rows, B sentences, M memo
 """
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,11 +14,10 @@ from torch import Tensor, nn
 
 from ..modules.block import normalised
 from ..variants import SettingError
-from .attention import Spans
+from .batches import PackedBatch
 from .layers import decoder_layer
 from .rows import PackedRows
 
-Batch = Mapping[str, Any]  # see `batches.pack`
 # options of fairseq's transformer that change what is computed, with the values under which it is computed here
 PLAIN: dict[str, Any] = {
     "attention_dropout": 0.0,
@@ -48,12 +47,12 @@ def check(model: Any) -> None:
         raise SettingError("packed batches are for models whose encoder and decoder are equally wide")
 
 
-def loss_of(model: Any, batch: Batch, smoothing: float) -> tuple[Tensor, Tensor]:
+def loss_of(model: Any, batch: PackedBatch, smoothing: float) -> tuple[Tensor, Tensor]:
     """The label-smoothed cross-entropy in nats and the plain one, both summed over the batch."""
     x, rows = encode(model.encoder, batch)
     features = decode(model.decoder, batch, x, rows)
     words = model.decoder.output_projection.weight
-    return cross_entropy(features, words, batch["target"], smoothing, model.decoder.padding_idx)
+    return cross_entropy(features, words, batch.target.words, smoothing, model.decoder.padding_idx)
 
 
 @functools.cache
@@ -62,36 +61,34 @@ def compiled_loss() -> Callable[..., tuple[Tensor, Tensor]]:
     return torch.compile(loss_of)
 
 
-def encode(encoder: Any, batch: Batch) -> tuple[Tensor, PackedRows]:
+def encode(encoder: Any, batch: PackedBatch) -> tuple[Tensor, PackedRows]:
     """X after the last layer, (S + B x M) x C."""
     memory = getattr(encoder, "memory", None)
     memory_tokens = memory.weight.size(0) if memory is not None else 0
-    lengths = batch["source_lengths"]
-    rows = PackedRows.build(lengths, batch["longest_source"], batch["source_sentences"], memory_tokens)
+    rows = PackedRows.build(batch.source.spans, memory_tokens)
     prefix = memory_tokens if memory_tokens and encoder.cfg.memory_positions == "prefix" else 0
-    x = _embedded(encoder, batch["source"], batch["source_positions"] + prefix)
+    x = _embedded(encoder, batch.source.words, batch.source.places + prefix)
     if memory is not None:
         slots = encoder.embed_scale * memory.weight
         if prefix:
             slots = slots + _positions(encoder, torch.arange(prefix, device=x.device))
-        x = rows.join(slots.repeat(lengths.size(0), 1).to(x), x)
+        x = rows.join(slots.repeat(rows.memory.bounds.size(0) - 1, 1).to(x), x)
     x = _entering(encoder, x)
     for layer in encoder.layers:
         x = rows.ordinary(layer, x) if isinstance(layer, TransformerEncoderLayerBase) else layer(x, rows)
     return x if encoder.layer_norm is None else normalised(encoder.layer_norm, x), rows
 
 
-def decode(decoder: Any, batch: Batch, x: Tensor, rows: PackedRows) -> Tensor:
+def decode(decoder: Any, batch: PackedBatch, x: Tensor, rows: PackedRows) -> Tensor:
     """Features T x C."""
     reads = getattr(decoder.cfg, "decoder_reads", None) or "all"  # fairseq's own config says None of what it lacks
     encoded, of_encoded = x, rows.together
     if reads != "all":
         memory, sequence = rows.split(x)
         encoded, of_encoded = (memory, rows.memory) if reads == "memory" else (sequence, rows.sequence)
-    among = Spans.of(batch["target_lengths"], batch["longest_target"])
-    y = _entering(decoder, _embedded(decoder, batch["previous"], batch["target_positions"]))
+    y = _entering(decoder, _embedded(decoder, batch.previous, batch.target.places))
     for layer in decoder.layers:
-        y = decoder_layer(layer, y, among, encoded, of_encoded)
+        y = decoder_layer(layer, y, batch.target.spans, encoded, of_encoded)
     return y if decoder.layer_norm is None else normalised(decoder.layer_norm, y)
 
 

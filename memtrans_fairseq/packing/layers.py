@@ -8,7 +8,8 @@ from typing import Any
 from torch import Tensor
 
 from ..modules.block import normalised
-from .attention import Spans, attend
+from .attention import attend
+from .spans import Spans
 
 
 def encoder_layer(layer: Any, x: Tensor, among: Spans) -> Tensor:

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .attention import Spans, attend
+from .attention import attend
 from .layers import encoder_layer
+from .spans import Spans
 
 
 class Permuted(torch.autograd.Function):
@@ -36,16 +37,17 @@ class PackedRows(NamedTuple):
     back: Tensor  # of X, the rows that [all memory; all words] consists of
 
     @classmethod
-    def build(cls, lengths: Tensor, longest: int, sentences: Tensor, memory_tokens: int) -> "PackedRows":
-        """lengths B; sentences S: which one a row belongs to."""
-        device = lengths.device
-        sequence = Spans.of(lengths, longest)
-        memory = Spans.of(torch.full_like(lengths, memory_tokens), memory_tokens)
-        together = Spans.of(lengths + memory_tokens, longest + memory_tokens)
-        of_memory = together.bounds[:-1, None] + torch.arange(memory_tokens, device=device)
+    def build(cls, sequence: Spans, memory_tokens: int) -> "PackedRows":
+        device = sequence.bounds.device
+        lengths, sentences = sequence.bounds.diff(), sequence.sentences
+        each = torch.arange(lengths.size(0), device=device)
+        memory = Spans.of(torch.full_like(lengths, memory_tokens), memory_tokens, each.repeat_interleave(memory_tokens))
+        bounds = sequence.bounds + memory.bounds
+        of_memory = bounds[:-1, None] + torch.arange(memory_tokens, device=device)
         of_words = torch.arange(sentences.size(0), device=device) + (sentences + 1) * memory_tokens
         back = torch.cat([of_memory.flatten(), of_words])
         order = torch.empty_like(back).scatter(0, back, torch.arange(back.size(0), device=device))
+        together = Spans(bounds, torch.cat([memory.sentences, sentences])[order], sequence.longest + memory_tokens)
         return cls(sequence, memory, together, order, back)
 
     def join(self, memory: Tensor, sequence: Tensor) -> Tensor:

@@ -71,9 +71,18 @@ class StreamingLanguageModelingTask(FairseqTask):
         num_workers: int = 0,
         epoch: int = 1,
         data_buffer_size: int = 0,
+        disable_iterator_cache: bool = False,
+        update_epoch_batch_itr: bool | None = None,
         **_: Any,
     ) -> iterators.EpochBatchIterator:
-        """`max_sentences` is the number of rows of each shard, or of all. Order is the text's: nothing is shuffled."""
+        """`max_sentences` is the number of rows of each shard, or of all. Order is the text's: nothing is shuffled.
+
+        Who asks again gets the same iterator, as in fairseq's own tasks, but a validation on the text of the training,
+        which must not move on the training's. (fairseq's trainer says `update_epoch_batch_itr` in training alone.)
+        """
+        wanted = (dataset, max_sentences, num_shards, shard_id, num_workers, update_epoch_batch_itr)
+        if not (disable_iterator_cache or update_epoch_batch_itr) and wanted in self.dataset_to_epoch_iter:
+            return self.dataset_to_epoch_iter[wanted]
         if not max_sentences:
             raise SettingError("how many rows are read side by side? Set --batch-size, not --max-tokens")
         if self.shares_rows and num_shards > max_sentences:
@@ -86,7 +95,7 @@ class StreamingLanguageModelingTask(FairseqTask):
                 "it is a text to validate on, --batch-size-valid"
             )
         rows = rows.part(shard_id, num_shards) if self.shares_rows else rows
-        return iterators.EpochBatchIterator(
+        iterator = iterators.EpochBatchIterator(
             dataset=rows,
             collate_fn=rows.collater,
             batch_sampler=[[segment] for segment in range(len(rows))],
@@ -94,7 +103,11 @@ class StreamingLanguageModelingTask(FairseqTask):
             epoch=epoch,
             buffer_size=data_buffer_size,
             disable_shuffling=True,
+            reuse_dataloader=True,
         )
+        if not disable_iterator_cache:
+            self.dataset_to_epoch_iter[wanted] = iterator
+        return iterator
 
     def train_step(
         self, sample: dict[str, Any], model: Any, *others: Any, **options: Any
@@ -117,7 +130,7 @@ class StreamingLanguageModelingTask(FairseqTask):
     def _state_before(self, stage: str, sample: dict[str, Any], model: Any) -> Any:
         (segment, *rows), device = sample["place"], sample["target"].device
         kept = self.carried.pop(stage, None)
-        if kept and kept["of"] == (segment, *rows):  # once more: in half precision, after an overflow
+        if kept and "before" in kept and kept["of"] == (segment, *rows):  # once more: an update overflowed
             return kept["before"]
         if kept and kept.get("loaded"):  # the rows of all processes that share them
             kept["state"] = _each(lambda rows: rows[part_of(len(rows), *sample["part"])], kept["state"])
@@ -167,7 +180,9 @@ class StreamingLanguageModelingTask(FairseqTask):
 
 def _usable(kept: dict[str, Any]) -> Any:
     """The state after a step. One that overflowed is skipped, and what it left is worth nothing: then, that before."""
-    return kept["state"] if "loss" not in kept or kept["loss"].isfinite().all() else kept["before"]
+    if kept["state"] is None or "loss" not in kept:  # without asking the device
+        return kept["state"]
+    return kept["state"] if kept["loss"].isfinite().all() else kept["before"]
 
 
 def move_to(state: Any, device: torch.device) -> Any:

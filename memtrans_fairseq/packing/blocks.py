@@ -1,0 +1,59 @@
+"""FlexAttention over packed rows: only blocks of rows that share a sentence are computed.
+
+A sentence of WMT has some 28 words; a kernel that takes sentence by sentence spends a block of 128 rows on each. Here a
+block of queries has the rows of several sentences, and looks at the few blocks of keys where the same sentences lie.
+
+Shape legend: N rows of all sentences, H heads, D channels of each. Only compiled is FlexAttention a kernel.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn.attention.flex_attention import BlockMask, flex_attention
+
+from .spans import Spans
+
+BLOCK = 128  # rows
+
+
+def block_attention(q: Tensor, k: Tensor, v: Tensor, of_queries: Spans, of_keys: Spans, causal: bool = False) -> Tensor:
+    """q N x H x D; k, v N' x H x D. Returns N x H x D."""
+    q, k, v = (x.transpose(0, 1)[None] for x in (q, k, v))
+    return flex_attention(q, k, v, block_mask=block_mask(of_queries, of_keys, causal))[0].transpose(0, 1)
+
+
+def block_mask(of_queries: Spans, of_keys: Spans, causal: bool) -> BlockMask:
+    """Rows of the same sentence see each other; with `causal`, for the same rows on both sides, not the later ones.
+
+    The sentences of a block lie one after another on the other side too, so its blocks there are a range. (torch's own
+    `create_block_mask` gives the same, but looks at all pairs of rows.)
+    """
+    query_sentences, key_sentences = of_queries.sentences, of_keys.sentences
+
+    def sees(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        same = query_sentences[query] == key_sentences[key]
+        return same & (key <= query) if causal else same
+
+    first, last = _blocks_of(of_queries, of_keys)
+    first_query, last_query = _blocks_of(of_keys, of_queries)
+    if causal:
+        own = torch.arange(first.size(0), device=first.device)
+        last, first_query = torch.minimum(last, own + 1), torch.maximum(first_query, own)
+    lengths = query_sentences.size(0), key_sentences.size(0)
+    keys, queries = _listed(first, last, first_query.size(0)), _listed(first_query, last_query, first.size(0))
+    none = None, None  # blocks where nothing is masked: there are none
+    return BlockMask(lengths, *keys, *none, *queries, *none, BLOCK_SIZE=(BLOCK, BLOCK), mask_mod=sees)
+
+
+def _blocks_of(here: Spans, there: Spans) -> tuple[Tensor, Tensor]:
+    """For each block of rows here: the first block there with a row of its sentences, and the one behind the last."""
+    rows = here.sentences.size(0)
+    start = torch.arange(0, rows, BLOCK, device=here.sentences.device)
+    first, last = here.sentences[start].long(), here.sentences[(start + BLOCK - 1).clamp(max=rows - 1)].long()
+    return there.bounds[first] // BLOCK, (there.bounds[last + 1] + BLOCK - 1) // BLOCK
+
+
+def _listed(first: Tensor, last: Tensor, blocks: int) -> tuple[Tensor, Tensor]:
+    """How many blocks each range has, and which ones, as BlockMask wants them: for one batch and one head."""
+    places = torch.arange(blocks, device=first.device)
+    which = (first[:, None] + places).clamp(max=blocks - 1)
+    return (last - first).clamp(min=0).to(torch.int32)[None, None], which.to(torch.int32)[None, None]
