@@ -68,11 +68,13 @@ tables: $(INSTALLED)  ## write results/TABLES.md from the records
 report: $(INSTALLED)  ## write results/report/ from the records: a page, Markdown, LaTeX
 	$(RUN) -m scripts.report
 
-bench: $(INSTALLED)  ## speed on a GPU, in half an hour: training, decoding, length, language models (alone on the machine)
-	$(RUN) benchmarks/translation_speed.py
-	$(RUN) benchmarks/decoding_speed.py
-	$(RUN) benchmarks/encoder_length.py
-	$(RUN) benchmarks/lm_speed.py --precision amp
+bench: $(INSTALLED)  ## speed on a GPU: training, decoding, length, language models (alone on the machine)
+	@mkdir -p runs/bench; status=0; \
+	$(RUN) benchmarks/translation_speed.py --json runs/bench/translation.json || status=1; \
+	$(RUN) benchmarks/decoding_speed.py --json runs/bench/decoding.json || status=1; \
+	$(RUN) benchmarks/encoder_length.py || status=1; \
+	$(RUN) benchmarks/lm_speed.py --precision amp --json runs/bench/lm.json || status=1; \
+	exit $$status
 
 bench-cpu: $(INSTALLED)  ## speed on CPUs, in minutes: preparing a corpus against fairseq-preprocess; start-up (alone on the machine)
 	$(RUN) benchmarks/startup.py

@@ -12,8 +12,8 @@ ends its sentences anywhere, so the end is forbidden before the longest length a
 source: every hypothesis has about the length of its source, and none is finished early. In float32, hypotheses should
 be identical; in half precision they differ by rounding, as trained models are surer of their words.
 
-Prints a Markdown table, medians with their range; --json keeps all numbers. --cpu-toy does the same with tiny models on
-the CPU, to see that everything works.
+Prints a Markdown table, medians with their range; --json keeps all numbers, after each row. --cpu-toy does the same
+with tiny models on the CPU, to see that everything works.
 """
 
 import argparse
@@ -38,6 +38,7 @@ from fairseq.dataclass.configs import GenerationConfig  # noqa: E402
 from fairseq.sequence_generator import SequenceGenerator  # noqa: E402
 from omegaconf import OmegaConf  # noqa: E402
 
+from memtrans.errors import UserError, main_guard  # noqa: E402
 from memtrans.files import write_json  # noqa: E402
 
 ROWS = {
@@ -73,6 +74,7 @@ def parse() -> argparse.Namespace:
     return options
 
 
+@main_guard
 def main() -> None:
     options = parse()
     no_cudnn_attention()
@@ -85,16 +87,22 @@ def main() -> None:
         for precision in options.precisions:
             model = build(row, words, options).to(PRECISIONS[precision])
             for beam in options.beams:
-                with quiet():
-                    found = compare(model, words, batches, beam, options)
+                try:
+                    with quiet():
+                        found = compare(model, words, batches, beam, options)
+                except RuntimeError as error:  # too little memory, for one
+                    found = {"error": str(error).splitlines()[0]}
                 results.append({"row": row, "precision": precision, "beam": beam, **found})
                 print(results[-1], file=sys.stderr, flush=True)
+                if options.json:
+                    about = {"sentences": options.sentences, "size": options.size}
+                    write_json(options.json, about | {"results": results})
     print("| row | precision | beam | fairseq, sentences/s | ours | ratio | identical |")
     print("|---|---|---:|---:|---:|---:|---:|")
     for result in results:
         print(markdown(result, options.sentences))
-    if options.json:
-        write_json(options.json, {"sentences": options.sentences, "size": options.size, "results": results})
+    if failed := sum("error" in result for result in results):
+        raise UserError(f"{failed} of {len(results)} measurements failed")
 
 
 def make_batches(words: Dictionary, options: argparse.Namespace) -> list[dict[str, Any]]:
@@ -161,6 +169,8 @@ def now(options: argparse.Namespace) -> float:
 
 
 def markdown(result: dict[str, Any], sentences: int) -> str:
+    if "error" in result:
+        return f"| {result['row']} | {result['precision']} | {result['beam']} | failed: {result['error']} |"
     theirs, ours = ([sentences / s for s in result["seconds"][peer]] for peer in ("fairseq", "ours"))
     rates = [f"{median(rate):,.0f} ({min(rate):,.0f} to {max(rate):,.0f})" for rate in (theirs, ours)]
     cells = [result["row"], result["precision"], str(result["beam"]), *rates]

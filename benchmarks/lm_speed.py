@@ -74,10 +74,11 @@ def main() -> None:
             result = {key: task[key] for key in ("model", "code", "precision")} | measure(task, corpus.path)
             results.append(result)
             print(markdown(result, setting), flush=True)
+            if options.json:
+                about = {"setting": vars(setting), "updates": options.updates}
+                write_json(options.json, about | {"results": results})
     if not options.reference:
         print("\nThe authors' code was not timed: give its folder with --reference.")
-    if options.json:
-        write_json(options.json, {"setting": vars(setting), "updates": options.updates, "results": results})
     if failed := sum("error" in result for result in results):
         raise UserError(f"{failed} of {len(results)} measurements failed")
 
@@ -120,16 +121,22 @@ def measure(task: dict[str, Any], folder: Path) -> dict[str, Any]:
         ).returncode
     if status:
         return {"error": last_error(log)}
-    said, _, result = log.read_text(errors="replace").rpartition(RESULT)
-    return read_training(said) | json.loads(result)
+    return read_result(log, RESULT)
+
+
+def read_result(log: Path, mark: str) -> dict[str, Any]:
+    """Numbers of one measurement, of which some are behind a mark in its log, or {"error": why there are none}."""
+    said, _, result = log.read_text(errors="replace").rpartition(mark)
+    found = read_training(said) | json.loads(result.splitlines()[0])
+    return found if "training" in found else {"error": "it logged too few rates: let it make more --updates"}
 
 
 def read_training(log: str) -> dict[str, Any]:
     """Rate and number of parameters from a log of fairseq's; nothing from another."""
     found = (line.partition(" | train_inner | ")[2] for line in log.splitlines())
     rates = [float(json.loads(text)["wps"]) for text in found if text.startswith("{")]
-    counted = [rate for rate in rates[len(rates) // 4 :] if rate]
-    parameters = re.search(r"params: ([\d,]+)", log)
+    counted = [rate for rate in rates[-(-len(rates) // 4) :] if rate]
+    parameters = re.search(r"trained: ([\d,]+)", log)
     if not counted or not parameters:
         return {}
     return {"training": harmonic_mean(counted), "parameters": int(parameters[1].replace(",", ""))}

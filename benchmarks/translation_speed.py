@@ -10,7 +10,8 @@ subwords) and the frequencies of words over 32,000 entries.
 Rates are unpadded target tokens per second. Those of fairseq's trainer are what it logs every 20 updates, the harmonic
 mean without the first quarter of the updates; the limit's batch has as many tokens as the others have room for. Each
 measurement is a process of its own, and all are repeated in turn. Prints a Markdown table, medians with their range;
---json keeps all numbers. --cpu-toy does the same with tiny models, to see that everything works.
+--json keeps all numbers, after each measurement. --at-once runs several of a row on one GPU, which should be shared by
+NVIDIA's MPS. --cpu-toy does the same with tiny models, to see that everything works.
 """
 
 import argparse
@@ -21,13 +22,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from lm_speed import read_training  # noqa: E402
+from lm_speed import read_result  # noqa: E402
 
 from memtrans.configuration import compose  # noqa: E402
 from memtrans.corpora import Prepared  # noqa: E402
@@ -49,6 +51,7 @@ STOCK += "--lr-scheduler inverse_sqrt --warmup-updates 4000 --dropout 0.1 --crit
 STOCK += "--label-smoothing 0.1 --fp16 --task translation --source-lang de --target-lang en --seed 1 --log-format json"
 ENTRIES, SPECIAL = 32_000, 4  # of the dictionary; of which fairseq's own symbols
 MEAN, SPREAD, LEAST, MOST = 28, 0.6, 3, 250  # subwords of a sentence: of the log-normal, and its ends
+ROOM = 1.1  # so much more text than the updates take, whose epoch should not end among them
 LIMIT_LENGTH = 32  # tokens of every sentence in the limit's batch
 RESULT = "translation_speed: result "
 
@@ -61,6 +64,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--max-tokens", type=int, default=32768, help="of a batch, padding included")
     parser.add_argument("--updates", type=int, default=240)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument(
+        "--at-once", type=int, default=1, metavar="N", help="so many of a row side by side on one GPU: their sum"
+    )
     parser.add_argument("--overrides", type=shlex.split, default=[], help="of the harness, for its rows")
     parser.add_argument("--json", type=Path, metavar="FILE", help="where the numbers go")
     parser.add_argument("--cpu-toy", action="store_true", help="tiny models on the CPU")
@@ -71,17 +77,17 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     options = parse()
     with tempfile.TemporaryDirectory() as name:
-        corpus = write_corpus(Path(name), options.updates * options.max_tokens // MEAN)
+        corpus = write_corpus(Path(name), int(ROOM * options.updates * options.max_tokens / MEAN))
         found: dict[str, list[dict[str, Any]]] = {row: [] for row in options.rows}
         for _ in range(options.repeats):
             for row in options.rows:
-                found[row].append(measure(row, options, corpus))
+                found[row].append(measure_all(row, options, corpus))
                 print(f"{row}: {found[row][-1]}", file=sys.stderr, flush=True)
+                if options.json:
+                    write_json(options.json, {"max_tokens": options.max_tokens, "size": options.size, "results": found})
     print("| row | parameters | target tok/s, median (range) | to stock |\n|---|---:|---:|---:|")
     for row, results in found.items():
         print(markdown(row, results, found.get("stock", [])))
-    if options.json:
-        write_json(options.json, {"max_tokens": options.max_tokens, "size": options.size, "results": found})
     if failed := sum("error" in result for results in found.values() for result in results):
         raise UserError(f"{failed} measurements failed")
 
@@ -89,7 +95,7 @@ def main() -> None:
 def markdown(row: str, results: list[dict[str, Any]], stock: list[dict[str, Any]]) -> str:
     rates = [result["training"] for result in results if "training" in result]
     if not rates:
-        return f"| {row} | failed: {results[0].get('error', 'it said no rate')} |"
+        return f"| {row} | failed: {results[0]['error']} |"
     peers = [result["training"] for result in stock if "training" in result]
     ratio = f"{median(rates) / median(peers):.2f}" if peers else "–"
     spread = f"{median(rates):,.0f} ({min(rates):,.0f} to {max(rates):,.0f})"
@@ -122,19 +128,28 @@ def write_corpus(folder: Path, pairs: int) -> Prepared:
     return Prepared(folder, manifest)
 
 
-def measure(row: str, options: argparse.Namespace, corpus: Prepared) -> dict[str, Any]:
-    """Run one measurement in a process of its own. Returns its numbers, or {"error": why there are none}."""
+def measure_all(row: str, options: argparse.Namespace, corpus: Prepared) -> dict[str, Any]:
+    """`options.at_once` measurements side by side: the sum of their rates, or {"error": why there is none}."""
     task = {"row": row, "toy": options.cpu_toy, "updates": options.updates, "max_tokens": options.max_tokens}
     task["arguments"] = [] if row.startswith("limit") else arguments(row, options, corpus)
-    log = corpus.path / "log.txt"
+    with ThreadPoolExecutor(options.at_once) as pool:
+        results = list(pool.map(lambda number: measure(task, corpus.path, number), range(options.at_once)))
+    for result in results:
+        if "error" in result:
+            return result
+    return results[0] | {"training": sum(result["training"] for result in results)}
+
+
+def measure(task: dict[str, Any], folder: Path, number: int) -> dict[str, Any]:
+    """Run one measurement in a process of its own. Returns its numbers, or {"error": why there are none}."""
+    log = folder / f"log{number}.txt"
     top, before = str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH")
     environment = os.environ | {"PYTHONUNBUFFERED": "1", "PYTHONPATH": os.pathsep.join(filter(None, [top, before]))}
     environment["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
     with log.open("w") as output:
         command = [sys.executable, __file__, "--child", json.dumps(task)]
-        status = subprocess.run(command, stdout=output, stderr=output, env=environment, cwd=corpus.path).returncode
-    said, _, result = log.read_text(errors="replace").rpartition(RESULT)
-    return {"error": last_error(log)} if status else read_training(said) | json.loads(result)
+        status = subprocess.run(command, stdout=output, stderr=output, env=environment, cwd=folder).returncode
+    return {"error": last_error(log)} if status else read_result(log, RESULT)
 
 
 def arguments(row: str, options: argparse.Namespace, corpus: Prepared) -> list[str]:
