@@ -78,7 +78,7 @@ def _grid(one: Table, other: Table) -> Grid:
     notes.append(
         "±: sample standard deviation over seeds. p: Welch's t-test of the two sets of seeds, not corrected; none with "
         "fewer than two seeds on a side, or where all seeds are the same runs with the same scores. Δ: to the "
-        "Transformer of the same seed in the same folder."
+        "Transformer of the same seed in the same folder, of a continued row to the run that it continues."
     )
     metric = NAMES[one.metric]
     head = ("model", f"A: {metric}", "seeds", f"B: {metric}", "seeds", "B − A", "p", "A: Δ", "B: Δ")
@@ -98,9 +98,14 @@ def _cells(row: Row, there: Row, one: Table, other: Table) -> tuple[str, ...]:
         str(b.n),
         points(b.mean - a.mean) if alike else MISSING,
         probability(_p(row.headlines.values(), there.headlines.values())) if alike else MISSING,
-        difference(row, one, lambda r: r.headlines),
-        difference(there, other, lambda r: r.headlines),
+        _delta(row, one),
+        _delta(there, other),
     )
+
+
+def _delta(row: Row, table: Table) -> str:
+    """To the baseline, or of a continued row to the runs that it continues."""
+    return mean(table.gain(row), sign=True) if row.parents else difference(row, table, lambda r: r.headlines)
 
 
 def _p(one: Iterable[float], other: Iterable[float]) -> float | None:
@@ -124,4 +129,4 @@ def _why_not_alike(row: Row, there: Row) -> str:
 
 
 def _measured(table: Table | None) -> list[Row]:
-    return [row for row in table.rows if row.records] if table else []
+    return [row for row in (*table.rows, *table.continued) if row.records] if table else []

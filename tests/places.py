@@ -88,6 +88,13 @@ class Place:
         return {str(p): p.stat().st_mtime_ns for top in (self.folder, self.data) for p in top.rglob("*") if p.is_file()}
 
 
+def python(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run Python with these arguments, from wherever the tests are run."""
+    environment = {"PYTHONPATH": os.pathsep.join([str(REPOSITORY), *sys.path]), "OMP_NUM_THREADS": "1", **environment}
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, timeout=120)
+
+
 def group(leader: int) -> list[int]:
     """The processes of the group that `leader` leads or led."""
     found = []

@@ -80,6 +80,7 @@ def test_command(tmp_path: Path) -> None:
         "| MemTransformer 10 | 41.23 ± 0.52 | 3 | 41.23 ± 0.52 | 3 | +0.00 | – | −0.18 ± 0.68 | −0.18 ± 0.68 |"
         in done.stdout
     )
+    assert "| MemTransformer 20, continued with 40 | 42.35 | 1 | 42.35 | 1 | +0.00 | – | +0.64 | +0.64 |" in done.stdout
     done = run("results", tmp_path / "none")
     assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
     assert "no record; give a folder of results" in done.stderr

@@ -1,6 +1,7 @@
 """Sweeps on a real Slurm, started here: taken away, broken, cancelled, repeated; nothing is lost or done twice."""
 
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Iterator
@@ -60,6 +61,7 @@ def place(slurm, data, tmp_path) -> Iterator[Place]:
     place = Place(TINY, data, tmp_path / "place")
     yield place
     place.run("cancel", "launcher=slurm")
+    wait_until(lambda: not queue(slurm), 120, "the end of all jobs")
 
 
 def status(place: Place, *overrides: str) -> dict[str, str]:
@@ -104,11 +106,12 @@ def test_whatever_happens_on_the_way_the_table_is_the_local_one(slurm, place, tm
     names = ("Transformer, seed 1", "Transformer-XL, cache 32, seed 1", "RMT 10, BPTT 1, seed 1")
     assert set(status(place, *SWEEP).values()) == {"new"}
 
-    killed = place.start("sweep", *SWEEP)
-    wait_for(lambda: slurm.ask("squeue", "--noheader"), killed)
+    path, second = stopping_at_the_second_sbatch(tmp_path)
+    killed = place.start("sweep", *SWEEP, PATH=path)
+    wait_for(second.exists, killed)
     kill_group(killed)
     assert killed.returncode == -signal.SIGKILL
-    assert {line.split("|")[1] for line in queue(slurm)} <= {"PENDING"}, "nothing runs before all is submitted"
+    assert [line.split("|")[1] for line in queue(slurm)] == ["PENDING"] * 3, "nothing runs before all is submitted"
     done = place.run("sweep", *SWEEP)
     assert done.returncode == 0, done.stderr
     assert "3 runs: 0 done, 0 with a job already\n3 submitted: jobs " in done.stderr
@@ -145,6 +148,16 @@ def test_whatever_happens_on_the_way_the_table_is_the_local_one(slurm, place, tm
     done = place.run("sweep", *SWEEP)
     assert "| RMT 10, BPTT 1" in done.stdout
     assert not queue(slurm)
+
+
+def stopping_at_the_second_sbatch(folder: Path) -> tuple[str, Path]:
+    """A PATH on which the second `sbatch` does not return, and the file that tells that it was called."""
+    first, second, wrapper = folder / "first", folder / "second", folder / "bin" / "sbatch"
+    wrapper.parent.mkdir()
+    wait = f'if [ -e "{first}" ]; then touch "{second}"; exec sleep 600; fi'
+    wrapper.write_text(f'#!/bin/sh\n{wait}\ntouch "{first}"\nexec {shutil.which("sbatch")} "$@"\n')
+    wrapper.chmod(0o755)
+    return f"{wrapper.parent}{os.pathsep}{os.environ['PATH']}", second
 
 
 def running(slurm: Slurm) -> bool:
@@ -279,6 +292,8 @@ def workers(place: Place) -> dict[str, int]:
             words = path.read_text().split("\0")
             variables = dict(line.partition("=")[::2] for line in (path.parent / "environ").read_text().split("\0"))
         except OSError:  # it has just ended
+            continue
+        if not Path(words[0]).name.startswith("python"):  # it is yet to become one, as `env` is
             continue
         if {"memtrans.worker", "memtrans.cluster.worker"} & set(words) and any(
             word.startswith(str(place.folder)) for word in words
