@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from memtrans.files import checksum
 from memtrans.records import Corpus, Record
 from memtrans.report.findings import Findings
@@ -14,13 +16,13 @@ HAND_WRITTEN = ("paper.csv", "claims.yaml")  # of a folder of results
 
 @dataclass(frozen=True)
 class Setting:
-    """A row: its runs, and the config that they share but for the seed."""
+    """A row: its runs, and the config that they share but for the seed, as YAML."""
 
     title: str
     label: str
     setting: str
     records: tuple[Record, ...]
-    config: Mapping[str, Any]
+    config: str
 
 
 @dataclass(frozen=True)
@@ -43,5 +45,6 @@ class Provenance:
         return cls(settings, tuple(corpora.values()), {path.name: checksum(path)["sha256"] for path in paths})
 
 
-def _without_seed(config: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in config.items() if key != "seed"}
+def _without_seed(config: Mapping[str, Any]) -> str:
+    shared = {key: value for key, value in config.items() if key != "seed"}
+    return yaml.safe_dump(shared, default_flow_style=None, width=110)  # groups on one line where they fit
