@@ -1,8 +1,9 @@
 """How an encoder's cost grows with the length of its input: `python benchmarks/encoder_length.py`; prints Markdown.
 
-Forward and backward pass of base encoders (6 layers, 512 channels) for one sentence of n subwords, in bfloat16 on a GPU
-or float32 on a CPU: milliseconds, median of repeats, and on a GPU the peak of memory. A full encoder's attention grows
-with n squared; MemBottleneck's, in which everything goes through memory, with n. The last line: longest by shortest.
+Forward and backward pass of base encoders (6 layers, 512 channels) for sentences of n subwords, in bfloat16 on a GPU or
+float32 on a CPU: milliseconds, median of repeats, and on a GPU the peak of memory. A full encoder's attention grows
+with n squared; MemBottleneck's, in which everything goes through memory, with n. One sentence does not keep a GPU busy:
+--sentences gives it more of that length. The last line: longest by shortest.
 """
 
 import argparse
@@ -30,6 +31,7 @@ ROOM = 1 << 15  # positions that a model has
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--lengths", type=int, nargs="+", default=[1024, 2048, 4096, 8192, 16384])
+    parser.add_argument("--sentences", type=int, default=1, help="of a batch")
     parser.add_argument("--layers", type=int, default=6)
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
@@ -40,26 +42,26 @@ def main() -> None:
     print("|---:|" + "---:|" * len(MODELS) * (1 + gpu))
     found = []
     for length in options.lengths:
-        found.append([number for name in MODELS for number in cost(name, length, options.layers, options.repeats)])
+        found.append([number for name in MODELS for number in cost(name, length, options)])
         print(f"| {length:,} | {' | '.join(f'{number:,.1f}' for number in found[-1])} |", flush=True)
     ratios = [f"{last / first:.1f} x" for first, last in zip(found[0], found[-1], strict=True)]
     print(f"| {options.lengths[-1] / options.lengths[0]:.0f} x | {' | '.join(ratios)} |")
 
 
-def cost(name: str, length: int, layers: int, repeats: int) -> list[float]:
+def cost(name: str, length: int, options: Namespace) -> list[float]:
     """Milliseconds, and on a GPU megabytes."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    encoder = build(name, layers).encoder.to(device)
+    encoder = build(name, options.layers).encoder.to(device)
     if device == "cuda":
         encoder = encoder.to(torch.bfloat16)
-    words = torch.randint(4, 1000, (1, length), device=device)
+    words = torch.randint(4, 1000, (options.sentences, length), device=device)
     seconds = []
-    for number in range(repeats + 1):  # the first one warms up
+    for number in range(options.repeats + 1):  # the first one warms up
         if device == "cuda":
             torch.cuda.reset_peak_memory_stats()
             torch.cuda.synchronize()
         start = time.perf_counter()
-        encoder(words, torch.tensor([length]))["encoder_out"][0].float().square().mean().backward()
+        encoder(words, torch.full((options.sentences,), length))["encoder_out"][0].float().square().mean().backward()
         if device == "cuda":
             torch.cuda.synchronize()
         seconds += [time.perf_counter() - start] * (number > 0)
