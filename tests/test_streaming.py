@@ -273,7 +273,12 @@ def test_two_processes_learn_what_one_does(corpus, tmp_path):
             "--master-port=29513",
         ]
         program = tmp_path / "train.py"
-        program.write_text("import sys, memtrans_fairseq.cli as c\nc.main(sys.argv[1:])\n")
+        program.write_text(
+            "import sys, memtrans_fairseq.cli as c\n"
+            "c.main(sys.argv[1:])\n"
+            "import torch.distributed as d\n"
+            "assert not d.is_initialized(), 'its threads would outlive the interpreter'\n"
+        )
         command = [*launcher, str(program), "train", str(corpus), *TRAIN, *SHAPE, *model, *options]
         command += [f"--save-dir={tmp_path / save}", "--distributed-backend=gloo", "--ddp-backend=legacy_ddp"]
         command += [f"--batch-size={6 // processes}"]

@@ -1,8 +1,9 @@
 """Cures of training with several processes."""
 
+import contextlib
 import functools
 import multiprocessing
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from .launcher import no_cudnn_attention, quiet
@@ -50,5 +51,23 @@ def distributed_main(rank: int, main: Callable[..., None], cfg: Any, kwargs: dic
 
     multiprocessing.set_start_method("fork", force=True)
     no_cudnn_attention()
-    with quiet():
+    with quiet(), group_of_its_own():
         utils.fairseq_distributed_main(rank, main, cfg, kwargs)
+
+
+@contextlib.contextmanager
+def group_of_its_own() -> Iterator[None]:
+    """Symptom: a rank ends with SIGABRT after its last line: "terminate called without an active exception".
+
+    fairseq leaves its process group to the end of the process, whose threads may then still let go of a tensor, and
+    Python ends a thread that wants the interpreter when it is gone (CPython issue 87135). Scope: a group that fairseq
+    began, in a rank that has done its work. One that fails leaves the group: its peers may wait in it.
+    """
+    import torch.distributed
+    from fairseq.distributed import utils
+
+    begun = torch.distributed.is_initialized()
+    yield
+    if torch.distributed.is_initialized() and not begun:
+        torch.distributed.destroy_process_group()
+        vars(utils.get_global_group).pop("_global_group", None)
