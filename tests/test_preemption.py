@@ -109,8 +109,10 @@ def test_a_training_that_has_come_to_its_end_is_not_stopped(data, tmp_path):
 @pytest.mark.slow
 def test_signals_and_kills_end_in_the_record_of_an_undisturbed_run(data, tmp_path):
     """Real signals, to all processes of a worker, as schedulers send them."""
-    whole = make_run("translation", data, tmp_path / "whole", "model.dropout=0.1")
-    run = make_run("translation", data, tmp_path / "stopped", "model.dropout=0.1")
+    slow = ("protocol.beam=50", "protocol.batch_tokens=50")  # to translate, so that the signal comes meanwhile
+    options = ("model.dropout=0.1", *slow)
+    whole = make_run("translation", data, tmp_path / "whole", *options)
+    run = make_run("translation", data, tmp_path / "stopped", *options)
     finish(whole)
     iterating, saved = "Start iterating over samples", "Saved checkpoint"
     for moment, number in [(iterating, signal.SIGUSR1), (iterating, signal.SIGTERM), (saved, signal.SIGUSR2)]:
