@@ -12,6 +12,7 @@ import sys
 
 SIGNALS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM)
 STOPPED = os.EX_TEMPFAIL
+INSIST = 0.5  # seconds of computing until a process that goes on all the same is asked again
 
 
 class Stops:
@@ -36,6 +37,7 @@ class Stops:
     @staticmethod
     def ignore() -> None:
         """Let nothing disturb the end of this process, where Python would have them kill it."""
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
         for number in SIGNALS:
             signal.signal(number, signal.SIG_IGN)
 
@@ -46,6 +48,20 @@ class Stops:
         with contextlib.suppress(OSError):  # not `print`, which may just be at work
             os.write(2, f"{signal.Signals(number).name}: {say}\n".encode())
         if not self.waits:
+            signal.signal(signal.SIGVTALRM, self._insist)
+            signal.setitimer(signal.ITIMER_VIRTUAL, INSIST, INSIST)
+            sys.exit(STOPPED)
+
+    @staticmethod
+    def _insist(*_: object) -> None:
+        """Stop once more, unless that is under way.
+
+        What is raised in a finaliser, where a signal may find the interpreter as it collects garbage, is ignored.
+        """
+        error = sys.exception()
+        while error is not None and not isinstance(error, SystemExit):
+            error = error.__context__
+        if error is None:
             sys.exit(STOPPED)
 
     def wait(self) -> None:

@@ -236,6 +236,40 @@ def test_a_signal_to_all_processes_spares_what_an_update_has_started(number):
     assert (out, process.returncode) == ("0\n", STOPPED)
 
 
+SWALLOWED = """
+import os, signal, time
+from memtrans.stops import Stops
+
+class Last:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+def compute(seconds):
+    end = time.process_time() + seconds
+    while time.process_time() < end:
+        pass
+
+stops = Stops()
+stops.watch()
+try:
+    Last()
+    print("goes on", flush=True)
+    compute(20)
+    print("never stopped", flush=True)
+finally:
+    compute(2)
+    stops.ignore()
+    print("tidied up", flush=True)
+"""
+
+
+def test_a_signal_is_obeyed_wherever_it_finds_the_process():
+    """Python ignores what is raised in a finaliser; and who is ending is not disturbed."""
+    done = subprocess.run([sys.executable, "-c", SWALLOWED], cwd=REPOSITORY, capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.returncode) == ("goes on\ntidied up\n", STOPPED)
+    assert "Exception ignored in" in done.stderr
+
+
 def test_nothing_stays_changed_in_fairseq_after_a_training():
     from fairseq_cli import train as fairseq_train
 
