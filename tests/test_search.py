@@ -1,5 +1,6 @@
 """The project's beam search against fairseq's: the same hypotheses with the same scores, for every model."""
 
+from memtrans_fairseq import search
 from memtrans_fairseq.analysis.lesions import Lesion, lesioned
 from memtrans_fairseq.search import BeamSearch, generator_of, supports
 from memtrans_fairseq.variants import VARIANTS
@@ -106,6 +107,21 @@ def test_every_setting(beam, lenpen, longest):
     model = model_of("mem_transformer", memory_tokens=M)
     words = check(model, GenerationConfig(beam=beam, lenpen=lenpen, **longest))
     assert all(len(beams) == beam for beams in words)
+
+
+@pytest.mark.parametrize("block", [2, 3])
+def test_a_vocabulary_that_is_searched_in_blocks(block, monkeypatch):
+    monkeypatch.setattr(search, "BLOCK", block)
+    assert len(DICTIONARY) // block > 2 * 3  # blocks, candidates
+    check(model_of("mem_transformer", memory_tokens=M), GenerationConfig(beam=3, **LONG))
+
+
+@pytest.mark.parametrize("words", [1_280, 1_281, 31_997])
+def test_the_best_words_are_those_of_topk(words):
+    logits = torch.randn(3, 4, words, generator=torch.Generator().manual_seed(words))
+    logits[0, :, :-1] = float("-inf")  # fewer than are asked for, and behind the last block
+    found = logits.gather(-1, search._best(logits, 8))
+    assert torch.equal(found.sort(dim=-1, descending=True).values, logits.topk(8).values)
 
 
 @pytest.mark.parametrize("options", [{"min_len": 0}, {"min_len": 6}, {"unnormalized": True}, {"nbest": 4}])
