@@ -1,11 +1,14 @@
 """Batches without padding: the same losses and gradients as padded ones, every sentence once, one shape for all."""
 
-from memtrans_fairseq.criterions.packed_cross_entropy import _unwrapped
+from contextlib import nullcontext
+
+from memtrans_fairseq.criterions.packed_cross_entropy import PackedCrossEntropyConfig, _unwrapped
 from memtrans_fairseq.packing import forward
 from memtrans_fairseq.packing.attention import attention
 from memtrans_fairseq.packing.batches import PackedPairs, even_batches, shape_of
 from memtrans_fairseq.packing.blocks import block_attention, block_mask
 from memtrans_fairseq.packing.spans import Spans
+from memtrans_fairseq.tasks.packed_translation import PackedTranslationTask
 from memtrans_fairseq.variants import VARIANTS, SettingError
 
 import numpy as np
@@ -15,6 +18,8 @@ import toy
 from fairseq.criterions.label_smoothed_cross_entropy import LabelSmoothedCrossEntropyCriterion
 from fairseq.data import LanguagePairDataset
 from fairseq.data.data_utils import numpy_seed
+from fairseq.tasks.translation import TranslationConfig
+from omegaconf import OmegaConf
 from torch.nn.attention.flex_attention import create_block_mask
 
 SMOOTHING = 0.1
@@ -183,6 +188,17 @@ def test_models_that_packed_batches_cannot_train_are_refused(options, word):
     with pytest.raises(SettingError, match=word):
         forward.check(toy.build("mem_transformer", **options))
     forward.check(toy.build("mem_transformer"))
+
+
+@pytest.mark.parametrize("layerdrop", [0, 0.5])
+def test_a_training_that_cannot_be_packed_ends_before_it_loads_data(layerdrop):
+    task = PackedTranslationTask(TranslationConfig(), toy.DICTIONARY, toy.DICTIONARY)
+    options = {"_name": "transformer", **toy.STOCK_SIZE, "encoder_layerdrop": layerdrop}
+    task.build_model(OmegaConf.create({"model": options}).model)
+    criterion = PackedCrossEntropyConfig("packed_label_smoothed_cross_entropy", sentence_avg=False)
+    with pytest.raises(SettingError, match="encoder-layerdrop") if layerdrop else nullcontext():
+        task.build_criterion(OmegaConf.structured(criterion))
+    assert task.packs
 
 
 def test_sentences_of_one_word_leave_room_for_fillers():

@@ -9,6 +9,7 @@ from fairseq.tasks.translation import TranslationConfig, TranslationTask
 
 from ..criterions.packed_cross_entropy import PackedCrossEntropy
 from ..packing.batches import PackedPairs
+from ..packing.forward import check
 
 
 @register_task("packed_translation", dataclass=TranslationConfig)
@@ -16,11 +17,18 @@ class PackedTranslationTask(TranslationTask):
     """Only training is packed, with the criterion for it: validation and generation get fairseq's own batches."""
 
     packs = False
+    model: Any = None  # the one that was built last
+
+    def build_model(self, cfg: Any, from_checkpoint: bool = False) -> Any:
+        self.model = super().build_model(cfg, from_checkpoint)
+        return self.model
 
     def build_criterion(self, cfg: Any) -> Any:
-        """Only a training builds one, before it loads its data."""
+        """Only a training builds one: after its model, before it loads its data. Raises SettingError."""
         criterion = super().build_criterion(cfg)
         self.packs = isinstance(criterion, PackedCrossEntropy)
+        if self.packs and self.model is not None:
+            check(self.model)
         return criterion
 
     def load_dataset(self, split: str, epoch: int = 1, combine: bool = False, **kwargs: Any) -> None:
