@@ -12,6 +12,10 @@ from pathlib import Path
 from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+
+# A shell that runs the tests in the background ignores SIGINT, and commands would inherit that; not so a handler.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 # of a record, what a kill must not change
 LASTING = ("run", "setting", "label", "config", "corpus", "parameters", "updates", "epochs", "tokens", "checkpoint")
 LASTING += ("scores", "hypotheses")
