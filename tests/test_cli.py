@@ -330,17 +330,15 @@ def test_an_unsafe_checkpoint_ends_in_one_line(script, data, tmp_path):
 
 # precision
 
-on_gpu = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
-
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("device", "precision"),
     [
         pytest.param(["--cpu"], "--bf16", id="cpu-bf16"),
-        *(pytest.param([], name, id=f"gpu{name[1:]}", marks=on_gpu) for name in ("--fp16", "--bf16", "--amp")),
-        pytest.param([], "--memory-efficient-fp16", id="gpu-memory-efficient-fp16", marks=on_gpu),
-        pytest.param([], "--memory-efficient-bf16", id="gpu-memory-efficient-bf16", marks=on_gpu),
+        *(pytest.param([], name, id=f"gpu{name[1:]}", marks=pytest.mark.gpu) for name in ("--fp16", "--bf16", "--amp")),
+        pytest.param([], "--memory-efficient-fp16", id="gpu-memory-efficient-fp16", marks=pytest.mark.gpu),
+        pytest.param([], "--memory-efficient-bf16", id="gpu-memory-efficient-bf16", marks=pytest.mark.gpu),
     ],
 )
 def test_training_in_lower_precision_learns_and_translates(command, data, tmp_path, device, precision):

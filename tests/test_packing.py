@@ -2,7 +2,7 @@
 
 from contextlib import nullcontext
 
-from memtrans_fairseq.criterions.packed_cross_entropy import PackedCrossEntropyConfig, _unwrapped
+from memtrans_fairseq.criterions.packed_cross_entropy import PackedCrossEntropy, PackedCrossEntropyConfig, _unwrapped
 from memtrans_fairseq.packing import forward
 from memtrans_fairseq.packing.attention import attention
 from memtrans_fairseq.packing.batches import PackedPairs, even_batches, shape_of
@@ -278,7 +278,6 @@ def ordered_blocks(counts: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("kernel", [attention, torch.compile(block_attention)], ids=["flash", "blocks"])
 @pytest.mark.parametrize("causal", [False, True])
 def test_a_kernel_of_the_gpu_sees_what_padded_attention_sees(causal, kernel):
@@ -297,3 +296,32 @@ def test_a_kernel_of_the_gpu_sees_what_padded_attention_sees(causal, kernel):
         found.append([x.float().cpu() for x in (out.detach(), *(x.grad for x in inputs))])
     for slow, fast in zip(*found, strict=True):
         torch.testing.assert_close(fast, slow, atol=2e-2, rtol=2e-2)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", MODELS)
+def test_gradients_of_several_batches_add_up_where_one_graph_makes_them(name):
+    """A CUDA graph writes its gradients, and its losses, to the same places each time."""
+    more = {} if name == "transformer" else {"memory_tokens": 3}
+    wide = {"encoder_embed_dim": 64, "decoder_embed_dim": 64, "decoder_output_dim": 64, "dropout": 0.0}
+    model = toy.shake(toy.build(name, **wide, **more)).cuda().train()
+    task = type("Task", (), {"target_dictionary": toy.DICTIONARY})
+    criterion = PackedCrossEntropy(task, False, SMOOTHING, 0, False, compile=True)
+    dataset, batches = packed(pairs(300))
+
+    def learned(batches: list[np.ndarray]) -> list[torch.Tensor]:
+        model.zero_grad()
+        losses = []
+        for batch in batches:
+            loss, _, log = criterion(model, collated(dataset, batch))
+            loss.backward()
+            losses.append(log["loss"])
+        return [sum(losses), *(p.grad.clone() for p in model.parameters() if p.grad is not None)]
+
+    with torch.autocast("cuda", torch.bfloat16):
+        for batch in batches[:3]:  # before the graph is recorded
+            learned([batch])
+        apart = [learned([batch]) for batch in batches[:4]]
+        together = learned(batches[:4])
+    for whole, *parts in zip(together, *apart, strict=True):
+        torch.testing.assert_close(whole, sum(parts), rtol=1e-3, atol=1e-3)

@@ -12,6 +12,7 @@ from fairseq.distributed import LegacyDistributedDataParallel, ModuleProxyWrappe
 from fairseq.models.transformer import TransformerModelBase
 from torch import Tensor
 
+from ..modules.graphs import copied, keep_gradients
 from ..packing.attention import check_kernel
 from ..packing.forward import check, compiled_loss, loss_of, settle
 from ..variants import SettingError
@@ -49,10 +50,11 @@ class PackedCrossEntropy(LabelSmoothedCrossEntropyCriterion):
             settle(model)
             self.settled = True
         batch = sample["packed"].to(model.decoder.output_projection.weight.device)
+        keep_gradients(model)
         loss, plain = self.loss_of(model, batch, self.eps)
         size = sample["nsentences"] if self.sentence_avg else sample["ntokens"]
         counts = {"ntokens": sample["ntokens"], "nsentences": sample["nsentences"], "sample_size": size}
-        return loss, size, {"loss": loss.data, "nll_loss": plain.data, **counts}
+        return loss, size, {"loss": copied(loss), "nll_loss": copied(plain), **counts}
 
 
 def _unwrapped(model: Any) -> Any:

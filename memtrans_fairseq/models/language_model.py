@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..modules.causal import CausalParts, ChunkRows, DenseRows, Layout
+from ..modules.graphs import copied, keep_gradients
 from ..modules.memory import MemoryTokens
 from ..modules.relative import RelativePositions
 from ..modules.vocabulary import TiedVocabulary
@@ -94,13 +95,13 @@ class LanguageModelDecoder(FairseqDecoder):
             memory, cache = past[0]["memory"], past[0]["cache"]
             for segment in past:
                 _, memory, cache = self._segment(segment["tokens"], memory, cache)
-        start = {"tokens": src_tokens, "memory": None if memory is None else _copied(memory), "cache": cache}
+        start = {"tokens": src_tokens, "memory": None if memory is None else copied(memory), "cache": cache}
         features, memory, cache = self._segment(src_tokens, memory, cache)
         after: State = {}
         if cache is not None:
             after["cache"] = cache
         if memory is not None:
-            after["memory"] = _copied(memory)
+            after["memory"] = copied(memory)
             if self.training and self.cfg.memory_bptt:
                 after["past"] = [*past, start][-self.cfg.memory_bptt :]
         return features, {"state": after or None}
@@ -118,7 +119,10 @@ class LanguageModelDecoder(FairseqDecoder):
             x = layout.assemble(start, x)
         x = self.dropout(x)
         rows = self._rows(layout, x, cache[0].size(1) if cache else 0)
-        through_layers = _compiled() if self._recurring(x, cache) else LanguageModelDecoder._through_layers
+        through_layers = LanguageModelDecoder._through_layers
+        if self._recurring(x, cache):
+            keep_gradients(self)
+            through_layers = _compiled()
         x, inputs = through_layers(self, x, rows, cache)
         x = self.dropout(x)
         written = x[:, -self.cfg.memory_tokens :] if self.carries_memory else None
@@ -171,7 +175,7 @@ class LanguageModelDecoder(FairseqDecoder):
             new = x.detach() if self._interspersed else layout.tokens_of(x.detach())
             if cache and new.size(1) < self.mem_len:
                 new = torch.cat([cache[layer].to(new), new], dim=1)
-            found.append(_copied(new[:, -self.mem_len :]))
+            found.append(copied(new[:, -self.mem_len :]))
         return found
 
     def get_normalized_probs(self, net_output: Any, log_probs: bool, sample: Any = None) -> Tensor:
@@ -188,11 +192,6 @@ def _compiled() -> Callable[..., tuple[Tensor, list[Tensor]]]:
     On a GPU, a CUDA graph: a fast one would mostly wait for launches.
     """
     return torch.compile(LanguageModelDecoder._through_layers, mode="reduce-overhead")
-
-
-def _copied(x: Tensor) -> Tensor:
-    """For the next segment: in memory of its own, as a CUDA graph writes its outputs to the same places every time."""
-    return x.detach().clone(memory_format=torch.contiguous_format)
 
 
 class LanguageModel(FairseqLanguageModel):

@@ -57,8 +57,11 @@ def loss_of(model: Any, batch: PackedBatch, smoothing: float) -> tuple[Tensor, T
 
 @functools.cache
 def compiled_loss() -> Callable[..., tuple[Tensor, Tensor]]:
-    """`loss_of` compiled: on a GPU one graph; on a CPU attention is left out of it."""
-    return torch.compile(loss_of)
+    """`loss_of` compiled: on a GPU one CUDA graph there and one back; on a CPU attention is left out of it.
+
+    What it returns, and the gradients, lie where the next call writes: see `modules.graphs`.
+    """
+    return torch.compile(loss_of, mode="reduce-overhead")
 
 
 def encode(encoder: Any, batch: PackedBatch) -> tuple[Tensor, PackedRows]:
