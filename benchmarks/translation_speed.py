@@ -11,7 +11,8 @@ Rates are unpadded target tokens per second. Those of fairseq's trainer are what
 mean without the first quarter of the updates; the limit's batch has as many tokens as the others have room for. Each
 measurement is a process of its own, and all are repeated in turn. Prints a Markdown table, medians with their range;
 --json keeps all numbers, after each measurement. --at-once runs several of a row on one GPU, which should be shared by
-NVIDIA's MPS. --cpu-toy does the same with tiny models, to see that everything works.
+NVIDIA's MPS; --gpus shares each batch among several. --cpu-toy does the same with tiny models, to see that everything
+works.
 """
 
 import argparse
@@ -23,6 +24,7 @@ import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -36,8 +38,10 @@ from memtrans.corpora import Prepared  # noqa: E402
 from memtrans.corpora.binarise import write_lines  # noqa: E402
 from memtrans.errors import UserError, main_guard  # noqa: E402
 from memtrans.files import write_json  # noqa: E402
+from memtrans.ranks import read_ranks, start  # noqa: E402
 from memtrans.runlog import last_error  # noqa: E402
 from memtrans.runs import plan_run, train_arguments  # noqa: E402
+from memtrans.training import join, leave, rank_flags  # noqa: E402
 
 ROWS = {
     "transformer": ["variant=transformer"],
@@ -61,7 +65,8 @@ def parse() -> argparse.Namespace:
     names = [*ROWS, "stock", "limit", "limit20"]
     parser.add_argument("--rows", nargs="+", choices=names, default=names, metavar="ROW", help=", ".join(names))
     parser.add_argument("--size", choices=["base", "small"], default="base")
-    parser.add_argument("--max-tokens", type=int, default=32768, help="of a batch, padding included")
+    parser.add_argument("--max-tokens", type=int, default=32768, help="of a batch on each GPU, padding included")
+    parser.add_argument("--gpus", type=int, default=1, metavar="N", help="for each row but the limits")
     parser.add_argument("--updates", type=int, default=240)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument(
@@ -77,14 +82,16 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     options = parse()
     with tempfile.TemporaryDirectory() as name:
-        corpus = write_corpus(Path(name), int(ROOM * options.updates * options.max_tokens / MEAN))
+        pairs = int(ROOM * options.updates * options.max_tokens * options.gpus / MEAN)
+        corpus = write_corpus(Path(name), pairs)
+        about = {"max_tokens": options.max_tokens, "gpus": options.gpus, "size": options.size}
         found: dict[str, list[dict[str, Any]]] = {row: [] for row in options.rows}
         for _ in range(options.repeats):
             for row in options.rows:
                 found[row].append(measure_all(row, options, corpus))
                 print(f"{row}: {found[row][-1]}", file=sys.stderr, flush=True)
                 if options.json:
-                    write_json(options.json, {"max_tokens": options.max_tokens, "size": options.size, "results": found})
+                    write_json(options.json, about | {"results": found})
     print("| row | parameters | target tok/s, median (range) | to stock |\n|---|---:|---:|---:|")
     for row, results in found.items():
         print(markdown(row, results, found.get("stock", [])))
@@ -131,21 +138,24 @@ def write_corpus(folder: Path, pairs: int) -> Prepared:
 def measure_all(row: str, options: argparse.Namespace, corpus: Prepared) -> dict[str, Any]:
     """`options.at_once` measurements side by side: the sum of their rates, or {"error": why there is none}."""
     task = {"row": row, "toy": options.cpu_toy, "updates": options.updates, "max_tokens": options.max_tokens}
-    task["arguments"] = [] if row.startswith("limit") else arguments(row, options, corpus)
+    if not row.startswith("limit"):
+        task["arguments"] = arguments(row, options, corpus)
+        task["processes"] = 1 if row == "stock" else options.gpus  # stock fairseq starts its own
     with ThreadPoolExecutor(options.at_once) as pool:
-        results = list(pool.map(lambda number: measure(task, corpus.path, number), range(options.at_once)))
+        results = list(pool.map(lambda number: measure(task, options, corpus.path, number), range(options.at_once)))
     for result in results:
         if "error" in result:
             return result
     return results[0] | {"training": sum(result["training"] for result in results)}
 
 
-def measure(task: dict[str, Any], folder: Path, number: int) -> dict[str, Any]:
+def measure(task: dict[str, Any], options: argparse.Namespace, folder: Path, number: int) -> dict[str, Any]:
     """Run one measurement in a process of its own. Returns its numbers, or {"error": why there are none}."""
     log = folder / f"log{number}.txt"
     top, before = str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH")
     environment = os.environ | {"PYTHONUNBUFFERED": "1", "PYTHONPATH": os.pathsep.join(filter(None, [top, before]))}
-    environment["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
+    gpus = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(options.gpus)))).split(",")
+    environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus[: options.gpus])
     with log.open("w") as output:
         command = [sys.executable, __file__, "--child", json.dumps(task)]
         status = subprocess.run(command, stdout=output, stderr=output, env=environment, cwd=folder).returncode
@@ -154,29 +164,38 @@ def measure(task: dict[str, Any], folder: Path, number: int) -> dict[str, Any]:
 
 def arguments(row: str, options: argparse.Namespace, corpus: Prepared) -> list[str]:
     """What `memtrans-fairseq train` gets for a row: from the harness, or fairseq's usual options."""
-    length = ["--max-tokens", str(options.max_tokens), "--max-update", str(options.updates), "--log-interval", "20"]
+    length = ["--max-update", str(options.updates), "--log-interval", "20"]
     length += ["--no-save", "--disable-validation", "--save-dir", ".", *(["--cpu"] if options.cpu_toy else [])]
     length += ["--num-workers", "0" if options.cpu_toy else "1"]
     if row == "stock":
         toy = ["--encoder-layers", "1", "--decoder-layers", "1"] if options.cpu_toy else []
         stock = [word for word in STOCK.split() if not (options.cpu_toy and word == "--fp16")]
-        return [str(corpus.path / "bin"), *stock, *toy, *length]
+        return [str(corpus.path / "bin"), *stock, *toy, *length, "--max-tokens", str(options.max_tokens)]
     wanted = [f"size={options.size}", "protocol=full", *ROWS[row], *options.overrides]
     if options.cpu_toy:
         wanted += ["model.encoder_layers=1", "model.decoder_layers=1", "train.precision=fp32"]
-    config = compose([*wanted, f"train.max_tokens={options.max_tokens}", f"train.max_update={options.updates}"])
+    of_all = options.max_tokens * options.gpus
+    config = compose([*wanted, f"train.max_tokens={of_all}", f"train.max_update={options.updates}"])
     return [*train_arguments(plan_run(config, corpus)), *length]
 
 
 def child(task: dict[str, Any]) -> None:
     if task["row"].startswith("limit"):
-        result = limit(task, int(task["row"].removeprefix("limit") or 0))
-    else:
-        import memtrans_fairseq.cli
+        print(RESULT + json.dumps(limit(task, int(task["row"].removeprefix("limit") or 0))))
+        return
+    ranks = read_ranks(os.environ)
+    if task["processes"] > 1 and not ranks.several:
+        sys.exit(start(task["processes"], [sys.executable, *sys.argv]))
+    import memtrans_fairseq.cli
+    from memtrans_fairseq.sharing import shared_batches
 
-        memtrans_fairseq.cli.main(["train", *task["arguments"]])
-        result = {}
-    print(RESULT + json.dumps(result))
+    join(ranks, True)
+    several = rank_flags(ranks) if task["processes"] > 1 else []
+    with shared_batches() if ranks.several else nullcontext():
+        memtrans_fairseq.cli.main(["train", *task["arguments"], *several])
+    leave(ranks)
+    if ranks.rank == 0:
+        print(RESULT + "{}")
 
 
 def limit(task: dict[str, Any], memory: int) -> dict[str, float]:

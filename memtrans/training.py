@@ -40,7 +40,7 @@ def train(run: Run, ranks: Ranks, stops: Stops) -> None:
     from memtrans_fairseq.preemption import stoppable
     from memtrans_fairseq.sharing import shared_batches
 
-    options = [*train_arguments(run), *_loading_flags(), *_rank_flags(ranks)]
+    options = [*train_arguments(run), *_loading_flags(), *rank_flags(ranks)]
     sharing: AbstractContextManager[None] = nullcontext()
     if ranks.several or run.accumulate > 1:
         options += ["--update-freq", str(run.identity["train"]["update_freq"] * run.accumulate)]
@@ -69,7 +69,7 @@ def join(ranks: Ranks, wanted: bool = False) -> bool:
 
     if gpus := torch.cuda.device_count():
         torch.cuda.set_device(ranks.local % gpus)
-    distributed.init_process_group("nccl" if gpus else "gloo")
+    distributed.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo")
     said = [wanted]
     distributed.broadcast_object_list(said, src=0)
     if not said[0]:
@@ -155,7 +155,7 @@ def _check_device(run: Run) -> None:
         raise UserError(f"train.precision={precision} needs a GPU, and there is none here: add train.precision=fp32")
 
 
-def _rank_flags(ranks: Ranks) -> list[str]:
+def rank_flags(ranks: Ranks) -> list[str]:
     """One process is one, also where it sees several GPUs; of several, each has one GPU.
 
     Gradients are summed after the last part of a batch ("legacy"), which suits models that go back through time.

@@ -19,7 +19,12 @@ from .checkpoints import (
 )
 from .imports import hashable_dataclasses, no_tensorboardx_notice, numpy_names, own_hydra_version
 from .launcher import no_cudnn_attention, quiet
-from .ranks import broadcast_between_own_ranks, cured_children
+from .ranks import (
+    broadcast_between_own_ranks,
+    cured_children,
+    gradients_are_summed_in_one_piece,
+    numbers_of_the_cpu_are_summed_there,
+)
 from .training import (
     amp_scales_as_its_optimizer,
     amp_unscales_once,
@@ -54,6 +59,8 @@ def apply() -> None:
         safe_checkpoints,
         broadcast_between_own_ranks,
         cured_children,
+        gradients_are_summed_in_one_piece,
+        numbers_of_the_cpu_are_summed_there,
         no_encoder_fast_path,
         bf16_without_tpu,
         amp_unscales_once,

@@ -3,10 +3,12 @@
 import contextlib
 import functools
 import multiprocessing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from .launcher import no_cudnn_attention, quiet
+
+BUCKET = 2**30  # bytes of gradients that are summed in one piece
 
 
 @functools.cache
@@ -71,3 +73,69 @@ def group_of_its_own() -> Iterator[None]:
     if torch.distributed.is_initialized() and not begun:
         torch.distributed.destroy_process_group()
         vars(utils.get_global_group).pop("_global_group", None)
+
+
+@functools.cache
+def gradients_are_summed_in_one_piece() -> None:
+    """Symptom: with several GPUs each waits for its CPU, which copies gradients to a buffer and back one by one.
+
+    In fairseq 0.12.2 with any torch: hundreds of launches an update. Scope: its "legacy" data-parallel wrapper, for
+    parameters that all ranks have. The sums are the same.
+    """
+    import torch
+    from fairseq.distributed import LegacyDistributedDataParallel, utils
+    from torch._utils import _flatten_dense_tensors, _take_tensors, _unflatten_dense_tensors
+
+    original = LegacyDistributedDataParallel.all_reduce_grads
+
+    @functools.wraps(original)
+    def all_reduce_grads(self: Any) -> None:
+        parameters = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
+        if any(hasattr(parameter, "expert") for parameter in parameters):
+            return original(self)
+        if self.accumulate_grads:
+            return None
+        for parameter in parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        for gradients in _take_tensors([parameter.grad for parameter in parameters], BUCKET):
+            whole = _flatten_dense_tensors(gradients).div_(self.world_size)
+            utils.all_reduce(whole, self.process_group)
+            torch._foreach_copy_(gradients, _unflatten_dense_tensors(whole, gradients))
+        return None
+
+    LegacyDistributedDataParallel.all_reduce_grads = all_reduce_grads
+
+
+@functools.cache
+def numbers_of_the_cpu_are_summed_there() -> None:
+    """Symptom: with several GPUs each stands still after every update, until counts of words are back on its CPU.
+
+    In fairseq 0.12.2 with any torch: what is counted on the CPU is summed on the GPU, behind the update's own work, and
+    so is the norm of gradients that `optim.deferred_amp` has on the CPU. Scope: groups of processes that can sum on
+    the CPU, as those can that torch begins by itself, with gloo for it.
+    """
+    import torch
+    from fairseq.distributed import utils
+    from fairseq.trainer import Trainer
+
+    def sums_on_the_cpu(group: Any) -> bool:
+        return "cpu:" in torch.distributed.get_backend_config(group)
+
+    all_reduce_dict, check_norms = utils.all_reduce_dict, Trainer._check_grad_norms
+
+    @functools.wraps(all_reduce_dict)
+    def apart(data: Mapping[str, Any], device: torch.device, group: Any) -> dict[str, Any]:
+        if device.type == "cpu" or not sums_on_the_cpu(group):
+            return all_reduce_dict(data, device, group)
+        there = {name: x for name, x in data.items() if torch.is_tensor(x) and x.device.type == device.type}
+        here = {name: torch.as_tensor(x) for name, x in data.items() if name not in there}
+        return all_reduce_dict(there, device, group) | all_reduce_dict(here, torch.device("cpu"), group)
+
+    @functools.wraps(check_norms)
+    def check_where_the_norm_is(self: Any, grad_norm: Any) -> None:
+        if self._grad_norm_buf is not None and sums_on_the_cpu(self.data_parallel_process_group):
+            self._grad_norm_buf = self._grad_norm_buf.to(grad_norm.device)
+        check_norms(self, grad_norm)
+
+    utils.all_reduce_dict, Trainer._check_grad_norms = apart, check_where_the_norm_is
