@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from memtrans_fairseq.compat import no_cudnn_attention, quiet
-from memtrans_fairseq.search import generator_of
+from memtrans_fairseq.search import hypotheses_of
 
 import torch
 from fairseq import checkpoint_utils, utils
@@ -105,14 +105,12 @@ def decode(
         max_len_a=protocol["max_len_a"],
         max_len_b=protocol["max_len_b"],
     )
-    generator = generator_of(model, task, search)
+    samples = (utils.move_to_cuda(batch) if torch.cuda.is_available() else batch for batch in batches)
     found: dict[int, str] = {}
     with quiet():
-        for batch in batches:
-            sample = utils.move_to_cuda(batch) if torch.cuda.is_available() else batch
-            best = (beams[0]["tokens"] for beams in task.inference_step(generator, [model], sample))
-            for index, tokens in zip(batch["id"].tolist(), best, strict=True):
-                found[index] = task.target_dictionary.string(tokens.int().cpu(), "sentencepiece")
+        for sample, hypotheses in hypotheses_of(model, task, search, samples):
+            for index, (best, *_) in zip(sample["id"].tolist(), hypotheses, strict=True):
+                found[index] = task.target_dictionary.string(best["tokens"].int().cpu(), "sentencepiece")
     return found
 
 

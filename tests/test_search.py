@@ -1,8 +1,8 @@
 """The project's beam search against fairseq's: the same hypotheses with the same scores, for every model."""
 
-from memtrans_fairseq import search
 from memtrans_fairseq.analysis.lesions import Lesion, lesioned
-from memtrans_fairseq.search import BeamSearch, generator_of, supports
+from memtrans_fairseq.search import BeamSearch, beam_search, generator_of, step, supports
+from memtrans_fairseq.search.lanes import Lane, lanes
 from memtrans_fairseq.variants import VARIANTS
 
 import pytest
@@ -111,7 +111,7 @@ def test_every_setting(beam, lenpen, longest):
 
 @pytest.mark.parametrize("block", [2, 3])
 def test_a_vocabulary_that_is_searched_in_blocks(block, monkeypatch):
-    monkeypatch.setattr(search, "BLOCK", block)
+    monkeypatch.setattr(step, "BLOCK", block)
     assert len(DICTIONARY) // block > 2 * 3  # blocks, candidates
     check(model_of("mem_transformer", memory_tokens=M), GenerationConfig(beam=3, **LONG))
 
@@ -120,7 +120,7 @@ def test_a_vocabulary_that_is_searched_in_blocks(block, monkeypatch):
 def test_the_best_words_are_those_of_topk(words):
     logits = torch.randn(3, 4, words, generator=torch.Generator().manual_seed(words))
     logits[0, :, :-1] = float("-inf")  # fewer than are asked for, and behind the last block
-    found = logits.gather(-1, search._best(logits, 8))
+    found = logits.gather(-1, step._best(logits, 8))
     assert torch.equal(found.sort(dim=-1, descending=True).values, logits.topk(8).values)
 
 
@@ -230,10 +230,10 @@ def test_a_model_whose_output_is_not_numbers_is_named():
 class Traced:
     """Stands for a CUDA graph: the operations of a step as they were, on the same tensors, with no Python between."""
 
-    def __init__(self, search, state):
+    def __init__(self, step, state):
         tensors = [t for value in vars(state).values() for t in (value if isinstance(value, list) else [value])]
         kept = {t: t.clone() for t in tensors if isinstance(t, torch.Tensor)}
-        self.replay = make_fx(lambda: search._step(state))()
+        self.replay = make_fx(lambda: step(state))()
         for tensor, before in kept.items():  # unlike capturing, tracing has done the step
             tensor.copy_(before)
 
@@ -243,32 +243,46 @@ def test_a_step_is_the_same_operations_at_every_position(beam, monkeypatch):
     model, (sample,) = model_of("mem_transformer", memory_tokens=M), samples(SOURCE, 24)
     search = BeamSearch(model, DICTIONARY, GenerationConfig(beam=beam, min_len=3, max_len_a=1, max_len_b=70))
     expected, graphs = search.generate([model], sample), []
-    monkeypatch.setattr(search, "stream", "a stream")
-    monkeypatch.setattr(search, "_capture", lambda state: graphs.append(Traced(search, state)) or graphs[-1])
-    with torch.no_grad():
-        replayed = search._search(sample["net_input"])
+    (lane,) = lanes(search.device)
+    monkeypatch.setattr(lane, "captures", True)
+    monkeypatch.setattr(lane, "capture", lambda *its: graphs.append(Traced(*its)) or graphs[-1])
+    replayed = search.generate([model], sample)
     assert 1 < len(graphs) < 10, "one of each shape"
     for ours, theirs in zip(replayed, expected, strict=True):
         assert [h["tokens"].tolist() for h in ours] == [h["tokens"].tolist() for h in theirs]
 
 
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_batches_at_once_do_not_disturb_each_other(number, monkeypatch):
+    """Of several lengths, so that they begin and end at different times; more of them than there are lanes."""
+    monkeypatch.setattr(beam_search, "lanes", lambda device: [Lane(device) for _ in range(number)])
+    model = model_of("mem_transformer", memory_tokens=M)
+    search = BeamSearch(model, DICTIONARY, GenerationConfig(beam=4, max_len_a=1.0, max_len_b=10))
+    batches = samples(sorted(SOURCE, key=len), 5)
+    found = {}
+    for sample, hypotheses in search.generate_all(iter(batches)):
+        found |= dict(zip(sample["id"].tolist(), hypotheses, strict=True))
+    assert len(found) == len(SOURCE)
+    for sample in batches:
+        for number, beams in zip(sample["id"].tolist(), search.generate([model], sample), strict=True):
+            assert [h["tokens"].tolist() for h in found[number]] == [h["tokens"].tolist() for h in beams]
+
+
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("beam", [1, 4])
 def test_on_a_gpu(beam):
-    """CUDA graphs, room made for longer hypotheses, finished sentences dropped; twice, with the graphs before."""
+    """CUDA graphs, room made for longer hypotheses, finished sentences dropped, two batches at once; all that twice."""
     model, source = model_of("mem_transformer", memory_tokens=M), sentences([2 + i % 20 for i in range(300)], seed=3)
     config = GenerationConfig(beam=beam, max_len_a=1.0, max_len_b=60)
-    expected, _ = found(BeamSearch(model, DICTIONARY, config), model, 150, source)
+    expected, _ = found(BeamSearch(model, DICTIONARY, config), model, 60, source)
     search = BeamSearch(model.cuda(), DICTIONARY, config)
     for _ in range(2):
         words = []
-        for sample in samples(source, 150):
-            beams = search.generate([model], utils.move_to_cuda(sample))
-            words += sorted(zip(sample["id"].tolist(), ([h["tokens"].tolist() for h in b] for b in beams), strict=True))
-        same = [ours[0] == theirs[0] for (_, ours), theirs in zip(words, expected, strict=True)]
+        for sample, beams in search.generate_all(map(utils.move_to_cuda, samples(source, 60))):
+            words += zip(sample["id"].tolist(), ([h["tokens"].tolist() for h in b] for b in beams), strict=True)
+        same = [ours[0] == theirs[0] for (_, ours), theirs in zip(sorted(words), expected, strict=True)]
         assert sum(same) >= 0.98 * len(same)
-    assert search.graph is not None
+    assert all(lane.last is not None for lane in lanes(search.device))
 
 
 # --- what is left to fairseq's

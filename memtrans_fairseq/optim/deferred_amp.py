@@ -14,6 +14,8 @@ import torch
 from fairseq.optim import amp_optimizer
 from torch import Tensor
 
+from ..modules.transfers import OnItsWay
+
 logger = logging.getLogger(__name__)
 
 
@@ -43,13 +45,13 @@ class AMPOptimizer(amp_optimizer.AMPOptimizer):
         super().__init__(cfg, params, fp32_optimizer, **kwargs)
         interval = getattr(cfg.common, "amp_scale_window", None) or 2000  # torch's own
         self._grad_scaler = DeferredScaler("cuda", cfg.common.fp16_init_scale, growth_interval=interval)
-        self._before: _OnItsWay | None = None
+        self._before: OnItsWay | None = None
 
     def clip_grad_norm(self, max_norm: float, aggregate_norm_fn: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         """Returns the norm of the update before, on the CPU; 0 if it was not finite. Raises FloatingPointError."""
         self.scaler.unscale_(self.optimizer)
         norm = self.fp32_optimizer.clip_grad_norm(max_norm, aggregate_norm_fn)
-        now = _OnItsWay(torch.stack([norm, self.scaler.scale(torch.ones_like(norm))]))
+        now = OnItsWay(torch.stack([norm, self.scaler.scale(torch.ones_like(norm))]))
         before, self._before = self._before or now, now
         norm, scale = before.arrived()
         self.scaler.known = scale.item()
@@ -61,18 +63,3 @@ class AMPOptimizer(amp_optimizer.AMPOptimizer):
             raise FloatingPointError(f"AMP: {reason}. Try a lower learning rate, or train.precision=fp32")
         logger.info(f"AMP: gradients overflowed: an update was left out, the loss scale set to {smaller}")
         return torch.zeros(())
-
-
-class _OnItsWay:
-    """Numbers that are being copied to the CPU."""
-
-    def __init__(self, numbers: Tensor) -> None:
-        self.numbers = numbers.to("cpu", non_blocking=True)
-        self.event = torch.cuda.Event() if numbers.is_cuda else None
-        if self.event:
-            self.event.record()
-
-    def arrived(self) -> Tensor:
-        if self.event:
-            self.event.synchronize()
-        return self.numbers

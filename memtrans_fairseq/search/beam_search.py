@@ -1,0 +1,175 @@
+"""From batches to hypotheses. Shape legend: see the package."""
+
+import math
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from fairseq.dataclass.configs import GenerationConfig
+from torch import Tensor, nn
+
+from ..models.translation import MemoryDecoder
+from ..modules.transfers import OnItsWay
+from .lanes import Lane, lanes
+from .step import State, Step
+
+Sample = dict[str, Any]  # fairseq's, of which "net_input" is read
+Hypothesis = dict[str, Tensor]  # tokens, with the final eos; score
+Hypotheses = list[list[Hypothesis]]  # of each sentence, the best first
+
+ROOM = 16  # positions: room is made for multiples of so many
+ASK_EVERY = 4  # steps from one question which sentences are finished to the next: the others wait for its answer
+WORTHWHILE = {"cpu": 0.9, "cuda": 0.5}  # the part that is left when finished sentences are dropped: a capture costs
+FEW = 128  # rows, which a GPU computes as fast as fewer
+
+
+class BeamSearch:
+    """fairseq's beam search with one model that is supported (see `supports`). The model must not change meanwhile."""
+
+    def __init__(self, model: Any, dictionary: Any, config: GenerationConfig) -> None:
+        self.model, self.decoder, self.beam = model, model.decoder, config.beam
+        self.pad, self.eos = dictionary.pad(), dictionary.eos()
+        self.max_len_a, self.max_len_b, self.min_len = config.max_len_a, config.max_len_b, config.min_len
+        self.step = Step(model.decoder, dictionary, config)
+        self.device = self.decoder.embed_tokens.weight.device
+
+    def generate(
+        self, models: Sequence[nn.Module], sample: Sample, prefix_tokens: None = None, constraints: None = None
+    ) -> Hypotheses:
+        """Those of one batch. Arguments as fairseq passes them."""
+        if prefix_tokens is not None or constraints is not None or list(models) != [self.model]:
+            raise ValueError("this search knows its one model, no prefix tokens and no constraints")
+        ((_, found),) = self.generate_all([sample])
+        return found
+
+    @torch.no_grad()
+    def generate_all(self, samples: Iterable[Sample]) -> Iterator[tuple[Sample, Hypotheses]]:
+        """Each batch with the K best hypotheses of each of its sentences, on the CPU, as they are found.
+
+        Raises FloatingPointError where the model's output is not numbers.
+        """
+        to_do, idle = iter(samples), list(lanes(self.device))
+        running: deque[tuple[Lane, Sample, Generator[None, None, Hypotheses]]] = deque()
+        while True:
+            while idle and (sample := next(to_do, None)) is not None:
+                lane = idle.pop()
+                if lane.stream:
+                    lane.stream.wait_stream(torch.cuda.current_stream())  # where the sample comes from
+                running.append((lane, sample, self._search(sample["net_input"], lane)))
+            if not running:
+                return
+            lane, sample, search = running.popleft()
+            try:
+                with torch.cuda.stream(lane.stream):  # a graph is not captured on the default stream
+                    next(search)
+                running.append((lane, sample, search))
+            except StopIteration as end:
+                idle.append(lane)
+                yield sample, end.value
+
+    def _search(self, net_input: dict[str, Any], lane: Lane) -> Generator[None, None, Hypotheses]:
+        """The hypotheses of a batch; others may go on where it yields, before it waits for the device."""
+        width = net_input["src_tokens"].size(1)
+        last = min(int(self.max_len_a * width + self.max_len_b), self.decoder.max_positions() - 1)
+        if self.min_len > last:
+            raise ValueError(f"min_len {self.min_len} is more than the longest hypothesis allowed, {last}")
+        state = self._start(net_input, room=min(last, width + ROOM))
+        found: dict[int, list[Hypothesis]] = {}
+        for time in range(last + 1):
+            if time and time % ASK_EVERY == 0:
+                done = OnItsWay(state.finished >= self.beam)
+                yield
+                state = self._drop_finished(state, done.arrived(), found)
+                if not len(state.sentences):
+                    break
+            if time + 2 > state.tokens.size(-1):
+                state = self._make_room(state)
+            if time < last:
+                lane.run(self.step, state)
+            else:
+                self.step(state, last=True)
+        yield
+        found |= self._hypotheses(state, torch.arange(len(state.sentences)))
+        return [found[sentence] for sentence in range(len(found))]
+
+    def _start(self, net_input: dict[str, Any], room: int) -> State:
+        out = self.model.encoder.forward_torchscript(net_input)
+        if isinstance(self.decoder, MemoryDecoder):
+            out = self.decoder.rows_read(out)
+        rows, mask = out["encoder_out"][0], out["encoder_padding_mask"][0]  # S x B x C, B x S
+        size, beam, room, layers = rows.size(1), self.beam, _rounded(room + 2), self.step.layers
+        tokens = torch.full((size, beam, room), self.pad, device=rows.device)
+        tokens[..., 0] = self.eos
+        origins = torch.full_like(tokens, -1)
+        origins[..., 0] = self.step.beams
+        scores = torch.full((size, beam), -math.inf, device=rows.device)
+        scores[:, 0] = 0  # all beams begin alike: candidates come from the first alone
+        return State(
+            sentences=torch.arange(size),
+            time=torch.zeros(1, dtype=torch.long, device=rows.device),
+            tokens=tokens,
+            origins=origins,
+            scores=scores,
+            finished=torch.zeros(size, dtype=torch.long, device=rows.device),
+            hypotheses=torch.full((size, beam + 1, room), self.pad, device=rows.device),
+            final_scores=torch.full((size, beam + 1), -math.inf, device=rows.device),
+            own=[rows.new_zeros(2, size, layer.heads, room * beam, layer.width) for layer in layers],
+            source=[layer.source(rows.transpose(0, 1)) for layer in layers],
+            padding=rows.new_zeros(mask.shape).masked_fill(mask.bool(), -math.inf)[:, None, None],
+        )
+
+    def _make_room(self, state: State) -> State:
+        """The same with half as much room again."""
+        more = _rounded(state.tokens.size(-1) // 2)
+        return replace(
+            state,
+            tokens=F.pad(state.tokens, (0, more), value=self.pad),
+            origins=F.pad(state.origins, (0, more), value=-1),
+            hypotheses=F.pad(state.hypotheses, (0, more), value=self.pad),
+            own=[F.pad(rows, (0, 0, 0, more * self.beam)) for rows in state.own],
+            runs=0,
+            graph=None,
+        )
+
+    def _drop_finished(self, state: State, done: Tensor, found: dict[int, list[Hypothesis]]) -> State:
+        """The sentences that are not done, where it is worthwhile; what was found of the others goes to `found`.
+
+        done: B, bool, on the CPU.
+        """
+        kept, device = (~done).nonzero().squeeze(-1), state.tokens.device
+        size, rows = len(done), len(done) * self.beam
+        if len(kept) and (len(kept) > WORTHWHILE[device.type] * size or (device.type == "cuda" and rows <= FEW)):
+            return state
+        found |= self._hypotheses(state, done.nonzero().squeeze(-1))
+        there = kept.to(device)
+        by_sentence = ("tokens", "origins", "scores", "finished", "hypotheses", "final_scores", "padding")
+        return replace(
+            state,
+            **{name: getattr(state, name)[there] for name in by_sentence},
+            sentences=state.sentences[kept],
+            own=[rows[:, there] for rows in state.own],
+            source=[rows[:, there] for rows in state.source],
+            runs=0,
+            graph=None,
+        )
+
+    def _hypotheses(self, state: State, of: Tensor) -> dict[int, list[Hypothesis]]:
+        """What was found of some sentences (of: their places in the batch, on the CPU), by their numbers."""
+        there = of.to(state.tokens.device)
+        scores, order = state.final_scores[there, : self.beam].cpu().sort(dim=1, descending=True)
+        tokens = state.hypotheses[there].cpu().gather(1, order.unsqueeze(-1).expand(-1, -1, state.hypotheses.size(-1)))
+        if not (scores > -math.inf).all():
+            raise FloatingPointError("the model's probabilities are not numbers: no translation can be found")
+        lengths = tokens.ne(self.pad).sum(dim=-1)  # eos takes the place of the symbol at the beginning
+        tokens.scatter_(2, lengths.unsqueeze(-1), self.eos)
+        places = torch.arange(tokens.size(-1))
+        said = iter(tokens[(places > 0) & (places <= lengths.unsqueeze(-1))].split(lengths.flatten().tolist()))
+        beams = [[{"tokens": next(said), "score": score} for score in row.unbind()] for row in scores]
+        return dict(zip(state.sentences[of].tolist(), beams, strict=True))
+
+
+def _rounded(positions: int) -> int:
+    return -(-positions // ROOM) * ROOM
