@@ -3,7 +3,8 @@
 Forward and backward pass of base encoders (6 layers, 512 channels) for sentences of n subwords, in bfloat16 on a GPU or
 float32 on a CPU: milliseconds, median of repeats, and on a GPU the peak of memory. A full encoder's attention grows
 with n squared; MemBottleneck's, in which everything goes through memory, with n. One sentence does not keep a GPU busy:
---sentences gives it more of that length; --compile joins small kernels. The last line: longest by shortest.
+--sentences gives it more of that length, --ragged makes all but one of them a tenth shorter, so that there is padding;
+--compile joins small kernels. The last line: longest by shortest.
 """
 
 import argparse
@@ -26,6 +27,7 @@ from omegaconf import OmegaConf  # noqa: E402
 
 MODELS = {"transformer": 0, "mem_transformer": 20, "mem_bottleneck_transformer": 20}  # and their memory tokens
 ROOM = 1 << 15  # positions that a model has
+PAD = 1  # fairseq's number of the padding symbol
 WARM_UP = 3  # passes that are not counted: the first compiles
 
 
@@ -33,6 +35,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--lengths", type=int, nargs="+", default=[1024, 2048, 4096, 8192, 16384])
     parser.add_argument("--sentences", type=int, default=1, help="of a batch")
+    parser.add_argument("--ragged", action="store_true", help="sentences are not of the same length")
     parser.add_argument("--compile", action="store_true", help="by torch.compile")
     parser.add_argument("--layers", type=int, default=6)
     parser.add_argument("--repeats", type=int, default=5)
@@ -60,6 +63,9 @@ def cost(name: str, length: int, options: Namespace) -> list[float]:
     encode = torch.compile(encoder) if options.compile else encoder
     lengths = torch.full((options.sentences,), length)
     words = torch.randint(4, 1000, (options.sentences, length), device=device)
+    if options.ragged:
+        words[1:, : length // 10] = PAD
+        lengths[1:] -= length // 10
     seconds = []
     for number in range(WARM_UP + options.repeats):
         if device == "cuda":
