@@ -156,6 +156,8 @@ def measure(task: dict[str, Any], options: argparse.Namespace, folder: Path, num
     environment = os.environ | {"PYTHONUNBUFFERED": "1", "PYTHONPATH": os.pathsep.join(filter(None, [top, before]))}
     gpus = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(options.gpus)))).split(",")
     environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus[: options.gpus])
+    threads = len(os.sched_getaffinity(0)) // (options.gpus * options.at_once)
+    environment.setdefault("OMP_NUM_THREADS", str(max(1, threads)))  # as the harness does
     with log.open("w") as output:
         command = [sys.executable, __file__, "--child", json.dumps(task)]
         status = subprocess.run(command, stdout=output, stderr=output, env=environment, cwd=folder).returncode

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 # How rows see each other: Att(q, kv) from an attention module, queries and keys.
 Attend = Callable[[MultiheadAttention, Tensor, Tensor], Tensor]
 
-ONE_SIDED = 32  # so many times as many rows on one side of attention as on the other
+ONE_SIDED = 32  # keys for each query
 
 
 class Block(nn.Module):
@@ -117,16 +117,9 @@ class EncoderRows(NamedTuple):
 
 def _ignoring(padding_mask: Tensor | None) -> Attend:
     def attend(attention: MultiheadAttention, queries: Tensor, keys: Tensor) -> Tensor:
-        plain = _one_sided(queries.size(0), keys.size(0))
+        # torch's fused kernel for padding goes through all keys of a head with one processor of the GPU if there are a
+        # few queries, memory's: 20 of 16,384 keys take seven times as long as plain products, which tell the weights
+        plain = padding_mask is not None and keys.size(0) >= ONE_SIDED * queries.size(0)
         return attention(queries, keys, keys, key_padding_mask=padding_mask, need_weights=plain)[0]
 
     return attend
-
-
-def _one_sided(queries: int, keys: int) -> bool:
-    """Whether to compute attention by plain products, which torch does where it is to tell the weights.
-
-    Its fused kernels divide the longer side among the GPU's processors badly if the other one has a few rows, memory's:
-    with padding, 20 queries of 16,384 keys take seven times as long (benchmarks, "the cost of length").
-    """
-    return max(queries, keys) >= ONE_SIDED * min(queries, keys)

@@ -6,6 +6,7 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from fairseq.dataclass.configs import GenerationConfig
@@ -157,18 +158,25 @@ class BeamSearch:
         )
 
     def _hypotheses(self, state: State, of: Tensor) -> dict[int, list[Hypothesis]]:
-        """What was found of some sentences (of: their places in the batch, on the CPU), by their numbers."""
+        """What was found of some sentences (of: their places in the batch, on the CPU), by their numbers.
+
+        In numpy: torch would wake all of the CPU's cores for each of these small operations.
+        """
         there = of.to(state.tokens.device)
-        scores, order = state.final_scores[there, : self.beam].cpu().sort(dim=1, descending=True)
-        tokens = state.hypotheses[there].cpu().gather(1, order.unsqueeze(-1).expand(-1, -1, state.hypotheses.size(-1)))
-        if not (scores > -math.inf).all():
+        scores, tokens = (x[there].cpu().numpy() for x in (state.final_scores, state.hypotheses))
+        scores = scores[:, : self.beam]
+        if not np.isfinite(scores).all():
             raise FloatingPointError("the model's probabilities are not numbers: no translation can be found")
-        lengths = tokens.ne(self.pad).sum(dim=-1)  # eos takes the place of the symbol at the beginning
-        tokens.scatter_(2, lengths.unsqueeze(-1), self.eos)
-        places = torch.arange(tokens.size(-1))
-        said = iter(tokens[(places > 0) & (places <= lengths.unsqueeze(-1))].split(lengths.flatten().tolist()))
-        beams = [[{"tokens": next(said), "score": score} for score in row.unbind()] for row in scores]
-        return dict(zip(state.sentences[of].tolist(), beams, strict=True))
+        order = np.argsort(-scores, axis=1, kind="stable")
+        scores, tokens = np.take_along_axis(scores, order, 1), np.take_along_axis(tokens, order[..., None], 1)
+        lengths = (tokens != self.pad).sum(axis=-1)  # eos takes the place of the symbol at the beginning
+        np.put_along_axis(tokens, lengths[..., None], self.eos, axis=-1)
+        places = np.arange(tokens.shape[-1])
+        words = torch.from_numpy(tokens[(places > 0) & (places <= lengths[..., None])])
+        said = zip(words.split(lengths.flatten().tolist()), torch.from_numpy(scores.flatten()), strict=True)
+        found = [{"tokens": tokens, "score": score} for tokens, score in said]
+        by_sentence = [found[first : first + self.beam] for first in range(0, len(found), self.beam)]
+        return dict(zip(state.sentences[of].tolist(), by_sentence, strict=True))
 
 
 def _rounded(positions: int) -> int:
