@@ -150,6 +150,16 @@ def test_all_batches_have_one_shape_and_fillers_are_no_longer_than_sentences():
     assert len(shapes) == 1
 
 
+@pytest.mark.parametrize("number", [2, 4, 8])
+def test_parts_of_batches_are_even(number):
+    sizes = lengths_of(20_000, 60, seed=0)
+    batches = even_batches(np.random.default_rng(1).permutation(20_000), *sizes, 8192 * number)
+    parts = [batch[part::number] for batch in batches for part in range(number)]
+    for side in sizes:
+        sums = np.array([side[part].sum() for part in parts])
+        assert sums.mean() > 0.97 * sums.max()
+
+
 def test_parts_of_batches_have_a_smaller_shape_and_the_same_sum():
     data = pairs(60)
     dataset, batches = packed(data, max_tokens=120)

@@ -130,7 +130,10 @@ class PackedPairs(FairseqDataset):
 
 
 def even_batches(indices: Indices, source: Any, target: Any, max_tokens: int) -> list[Indices]:
-    """Cut `indices` into batches of nearly as many words each that hold no more than `max_tokens`, and into few."""
+    """Cut `indices` into batches of nearly as many words each that hold no more than `max_tokens`, and into few.
+
+    In a batch the longest come first, so that its parts (see `share`) are even too.
+    """
     if not len(indices):
         raise SettingError(f"no sentence pair is within --max-tokens {max_tokens} and the positions of the model")
     sizes = np.stack([source[indices], target[indices]]).astype(np.int64)
@@ -142,7 +145,8 @@ def even_batches(indices: Indices, source: Any, target: Any, max_tokens: int) ->
     while True:
         starts = np.unique(np.searchsorted(middles, np.arange(number) * (heavier.sum() / number)))
         if np.add.reduceat(sizes, starts, axis=1).max() <= max_tokens:
-            return np.split(indices, starts[1:])
+            batches = np.split(indices, starts[1:])
+            return [batch[np.argsort(-(source[batch] + target[batch]), kind="stable")] for batch in batches]
         number += max(1, number // 500)
 
 
