@@ -7,10 +7,11 @@ The arguments with "=" are the harness'; the size is base if they name no other.
 side by side, spread over the GPUs:
 
 - fast: packed batches, the model with its loss one compiled graph, amp, a fused Adam;
+- graphs: the same as CUDA graphs;
 - plain: the same sentences in the same batches, padded, through fairseq's own layers and criterion, nothing compiled,
   float32, fairseq's Adam.
 
-Both draw their own dropout. Prints a Markdown table of losses (label-smoothed, bits per token; training: mean of the
+Each draws its own dropout. Prints a Markdown table of losses (label-smoothed, bits per token; training: mean of the
 updates since the row before) and writes a plot of them. Runs stay in runs/loss_curves, so that the same command only
 trains what is missing.
 """
@@ -30,7 +31,11 @@ from memtrans.errors import UserError, main_guard  # noqa: E402
 from memtrans.runlog import last_error  # noqa: E402
 from memtrans.runs import Run  # noqa: E402
 
-PATHS = {"fast": [], "plain": ["train.compile=false", "train.precision=fp32", "train.optimizer=adam"]}
+PATHS = {
+    "fast": [],
+    "graphs": ["train.cuda_graphs=true"],
+    "plain": ["train.compile=false", "train.precision=fp32", "train.optimizer=adam"],
+}
 ROWS = 10  # of the table
 Curves = dict[tuple[str, int], Curve]  # by path and seed
 
@@ -40,10 +45,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("overrides", nargs="*", metavar="NAME=VALUE", help="of the harness")
     parser.add_argument("--updates", type=int, default=1000)
+    parser.add_argument("--paths", choices=PATHS, nargs="+", default=list(PATHS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--plot", type=Path, metavar="FILE.svg")
     options = parser.parse_args()
-    runs = {(path, seed): plan(path, seed, options) for path in PATHS for seed in options.seeds}
+    runs = {(path, seed): plan(path, seed, options) for path in options.paths for seed in options.seeds}
     train(runs)
     curves = {key: curve for key, run in runs.items() if (curve := Curve.of(run))}
     print(table(curves))
@@ -116,7 +122,7 @@ def plot(curves: Curves, path: Path) -> None:
     figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
     for (name, seed), curve in curves.items():
         losses = curve.training
-        style = {"color": "C0" if name == "fast" else "C1", "linestyle": "-" if seed == min(curves)[1] else "--"}
+        style = {"color": f"C{list(PATHS).index(name)}", "alpha": 0.8}
         axes.plot(losses.updates, losses.losses, label=f"{name}, seed {seed}", linewidth=1, **style)
     axes.set(xlabel="update", ylabel="training loss, bits per token", yscale="log")
     axes.legend()

@@ -182,9 +182,9 @@ def train_arguments(run: Run) -> list[str]:
     identity = run.identity
     train = dict(identity["train"])
     precision = PRECISIONS[train.pop("precision")]
-    packed, compiled = train.pop("packed", False), train.pop("compile", False)
-    if packed:
-        train |= {"criterion": f"packed_{train['criterion']}", "compile": compiled}
+    of_packed = {key: train.pop(key, False) for key in ("compile", "cuda_graphs")}
+    if train.pop("packed", False):
+        train |= {"criterion": f"packed_{train['criterion']}", **of_packed}
     averaged = averaged_checkpoints(identity["protocol"]["checkpoint"])
     arguments = [*run.job.task_arguments(run), "--arch", identity["arch"], *_flags(identity["model"]), *_flags(train)]
     arguments += [precision] if precision else []

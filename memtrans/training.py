@@ -121,7 +121,7 @@ def check_options(run: Run, arguments: list[str]) -> None:
     known = {flag.removeprefix("--").replace("-", "_") for flag in parser._option_string_actions}
     for group in ("model", "train"):
         for key in run.identity[group]:
-            if key not in known | {"precision", "packed", "compile"}:
+            if key not in known | {"precision", "packed", "compile", "cuda_graphs"}:
                 arch, near = run.identity["arch"], get_close_matches(key, known)
                 hint = did_you_mean(key, near) if near else f"see memtrans-fairseq train --arch {arch} --help"
                 raise UserError(f"{group}.{key}: fairseq has no such option for {arch}; {hint}")

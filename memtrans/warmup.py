@@ -78,7 +78,7 @@ def _arguments(run: Run, vocabulary: int, place: Place) -> Model:
     if not place.gpus:
         train = train | run.job.small_batches(train, CPU_TOKENS) | {"precision": "fp32", "max_update": CPU_UPDATES}
     # to compile would take longer than all the rest
-    train = train | {"compile": False}
+    train = train | {"compile": False, "cuda_graphs": False}
     model = run.identity["model"] | ({"compile_layers": False} if run.identity["model"].get("compile_layers") else {})
     identity = run.identity | {"train": train, "model": model}
     arguments = train_arguments(replace(run, identity=identity, tracking={"tensorboard": False, "wandb": None}))

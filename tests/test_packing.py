@@ -316,7 +316,7 @@ def test_gradients_of_several_batches_add_up_where_one_graph_makes_them(name):
     wide = {"encoder_embed_dim": 64, "decoder_embed_dim": 64, "decoder_output_dim": 64, "dropout": 0.0}
     model = toy.shake(toy.build(name, **wide, **more)).cuda().train()
     task = type("Task", (), {"target_dictionary": toy.DICTIONARY})
-    criterion = PackedCrossEntropy(task, False, SMOOTHING, 0, False, compile=True)
+    criterion = PackedCrossEntropy(task, False, SMOOTHING, 0, False, compile=True, cuda_graphs=True)
     dataset, batches = packed(pairs(300))
 
     def learned(batches: list[np.ndarray]) -> list[torch.Tensor]:
@@ -335,3 +335,29 @@ def test_gradients_of_several_batches_add_up_where_one_graph_makes_them(name):
         together = learned(batches[:4])
     for whole, *parts in zip(together, *apart, strict=True):
         torch.testing.assert_close(whole, sum(parts), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "device", [pytest.param("cpu", marks=pytest.mark.slow), pytest.param("cuda", marks=pytest.mark.gpu)]
+)
+def test_dropout_of_a_compiled_model_is_as_strong_and_as_random(device):
+    """Means of many draws; seeded before each as fairseq's trainer does, which a CUDA graph must heed."""
+    wide = {"encoder_embed_dim": 64, "decoder_embed_dim": 64, "decoder_output_dim": 64, "dropout": 0.5}
+    model = toy.shake(toy.build("mem_transformer", memory_tokens=3, **wide)).to(device).train()
+    forward.settle(model)
+    dataset, batches = packed(pairs(100))
+    sample = collated(dataset, batches[0])["packed"].to(torch.device(device))
+    drawn = []
+    for function in (forward.loss_of, forward.compiled_loss(cuda_graphs=True)):
+        losses = []
+        for seed in range(400):
+            torch.manual_seed(seed)
+            with torch.no_grad(), torch.autocast(device, torch.bfloat16):
+                losses.append(function(model, sample, SMOOTHING)[0].item())
+        drawn.append(np.array(losses))
+    plain, fast = drawn
+    error = np.sqrt((plain.var() + fast.var()) / 400)
+    assert abs(plain.mean() - fast.mean()) < 4 * error
+    assert fast.std() > 0.8 * plain.std()
+    model.eval()
+    assert plain.mean() - forward.loss_of(model, sample, SMOOTHING)[0].item() > 8 * error  # it would be seen

@@ -252,6 +252,10 @@ def test_what_is_beyond_the_limits_of_a_sweep_is_named(tmp_path, toy_sweep, scor
         (["protocol.beam=null"], "protocol.beam=None: expected a whole number of at least 1"),
         (["tracking.wandb=offlin"], "tracking.wandb=offlin: expected null, offline or online"),
         (["size=base", "train.packed=false"], "train.compile=true is for packed batches"),
+        (
+            ["size=base", "train.compile=false", "train.cuda_graphs=true"],
+            "train.cuda_graphs=true is for what is compiled",
+        ),
         (["size=base", "train.criterion=cross_entropy"], "packed batches are for label_smoothed_cross_entropy"),
         (["size=base", "model.attention_dropout=0.1"], "model.attention_dropout=0.1: packed batches have none"),
     ],

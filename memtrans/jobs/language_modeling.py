@@ -33,7 +33,7 @@ def corpus_identity(manifest: Mapping[str, Any]) -> dict[str, Any]:
 
 def check(values: Mapping[str, Any]) -> None:
     train, protocol = values["train"], values["protocol"]
-    for key in ("packed", "compile"):
+    for key in ("packed", "compile", "cuda_graphs"):
         if train.get(key):
             raise UserError(f"train.{key}=true is for translation; the text of a language model has no padding")
     for key in ("tokens_per_sample", "batch_size"):

@@ -17,7 +17,13 @@ from .checkpoints import (
     task_state_comes_back,
     whole_checkpoint_copies,
 )
-from .imports import hashable_dataclasses, no_tensorboardx_notice, numpy_names, own_hydra_version
+from .imports import (
+    hashable_dataclasses,
+    no_tensorboardx_notice,
+    numpy_names,
+    own_hydra_version,
+    wandb_waits_to_be_asked,
+)
 from .launcher import no_cudnn_attention, quiet
 from .ranks import (
     broadcast_between_own_ranks,
@@ -52,7 +58,7 @@ FAIRSEQ = "0.12.2"
 def apply() -> None:
     """Import fairseq and cure it. A second call changes nothing. Raises ImportError, with the remedy, without it."""
     check_fairseq()
-    with hashable_dataclasses(), no_tensorboardx_notice():
+    with hashable_dataclasses(), no_tensorboardx_notice(), wandb_waits_to_be_asked():
         importlib.import_module("fairseq")
     for cure in (
         numpy_names,

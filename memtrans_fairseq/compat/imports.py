@@ -5,6 +5,7 @@ import functools
 import importlib
 import importlib.metadata
 import logging
+import sys
 import types
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -50,6 +51,23 @@ def no_tensorboardx_notice() -> Iterator[None]:
         yield
     finally:
         logger.setLevel(logging.NOTSET)
+
+
+@contextmanager
+def wandb_waits_to_be_asked() -> Iterator[None]:
+    """Symptom: every start takes most of a second longer where wandb is installed, though nobody logs to it.
+
+    Scope: fairseq does not see wandb while this context is open. Its progress bar for W&B imports it when it is made:
+    `training.wandb_begins_once`.
+    """
+    if "wandb" in sys.modules:
+        yield
+        return
+    sys.modules["wandb"] = None  # type: ignore[assignment]  # Python's way to say that there is none
+    try:
+        yield
+    finally:
+        del sys.modules["wandb"]
 
 
 @functools.cache

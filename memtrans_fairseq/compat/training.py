@@ -3,6 +3,7 @@
 import atexit
 import contextlib
 import functools
+import importlib
 import queue
 import threading
 import time
@@ -153,6 +154,7 @@ def wandb_begins_once() -> None:
 
     fairseq 0.12.2 calls `wandb.init` for each of them and relies on getting the same run. It does get it, but wandb
     (seen with 0.31) makes the folder of a new run first. Scope: fairseq's W&B progress bar, once a run has begun.
+    It also imports wandb, which fairseq was kept from (`imports.wandb_waits_to_be_asked`).
     """
     from fairseq.logging import progress_bar
 
@@ -160,6 +162,9 @@ def wandb_begins_once() -> None:
 
     @functools.wraps(original)
     def init(self: Any, wrapped_bar: Any, *args: Any, **kwargs: Any) -> None:
+        if progress_bar.wandb is None:
+            with contextlib.suppress(ImportError):
+                progress_bar.wandb = importlib.import_module("wandb")
         if getattr(progress_bar.wandb, "run", None) is None:
             original(self, wrapped_bar, *args, **kwargs)
         else:

@@ -21,6 +21,9 @@ from ..variants import SettingError
 @dataclass
 class PackedCrossEntropyConfig(LabelSmoothedCrossEntropyCriterionConfig):
     compile: bool = field(default=False, metadata={"help": "compile the model with its loss: a minute at the start"})
+    cuda_graphs: bool = field(
+        default=False, metadata={"help": "run what is compiled as CUDA graphs: no update waits for launches of kernels"}
+    )
 
 
 @register_criterion("packed_label_smoothed_cross_entropy", dataclass=PackedCrossEntropyConfig)
@@ -33,11 +36,15 @@ class PackedCrossEntropy(LabelSmoothedCrossEntropyCriterion):
         ignore_prefix_size: int,
         report_accuracy: bool,
         compile: bool,
+        cuda_graphs: bool,
     ) -> None:
         if ignore_prefix_size or report_accuracy:
             raise SettingError("packed batches know no --ignore-prefix-size and no --report-accuracy: leave them out")
+        if cuda_graphs and not compile:
+            raise SettingError("--cuda-graphs is for what is compiled: add --compile")
         super().__init__(task, sentence_avg, label_smoothing)
-        self.loss_of = compiled_loss() if compile else loss_of
+        self.loss_of = compiled_loss(cuda_graphs) if compile else loss_of
+        self.cuda_graphs = cuda_graphs
         self.settled = False
 
     def forward(self, model: Any, sample: dict[str, Any], reduce: bool = True) -> tuple[Tensor, int, dict[str, Any]]:
@@ -50,7 +57,8 @@ class PackedCrossEntropy(LabelSmoothedCrossEntropyCriterion):
             settle(model)
             self.settled = True
         batch = sample["packed"].to(model.decoder.output_projection.weight.device)
-        keep_gradients(model)
+        if self.cuda_graphs:
+            keep_gradients(model)
         loss, plain = self.loss_of(model, batch, self.eps)
         size = sample["nsentences"] if self.sentence_avg else sample["ntokens"]
         counts = {"ntokens": sample["ntokens"], "nsentences": sample["nsentences"], "sample_size": size}

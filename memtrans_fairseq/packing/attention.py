@@ -3,7 +3,10 @@
 Shape legend: N rows of all sentences, B sentences, L rows of the longest here, H heads, D channels of each, C = H x D.
 """
 
+import functools
+import importlib
 import inspect
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -14,13 +17,17 @@ from ..variants import SettingError
 from .blocks import block_attention
 from .spans import Spans
 
-try:
-    from torch.nn.attention import varlen
-except ImportError:
-    varlen = None  # type: ignore[assignment]
-
 HALVES = (torch.float16, torch.bfloat16)
-FLASH = varlen is not None and "window_size" in inspect.signature(varlen.varlen_attn).parameters  # since torch 2.11
+
+
+@functools.cache
+def flash_attention() -> Callable[..., Tensor] | None:
+    """torch's FlashAttention of packed rows, since torch 2.11. (Its module takes two seconds to import.)"""
+    try:
+        function = importlib.import_module("torch.nn.attention.varlen").varlen_attn
+    except ImportError:
+        return None
+    return function if "window_size" in inspect.signature(function).parameters else None
 
 
 def check_kernel(x: Tensor) -> None:
@@ -31,7 +38,7 @@ def check_kernel(x: Tensor) -> None:
     needs = "packed batches need {} on a GPU, this is {}: train.packed=false (and train.compile=false) does without"
     if dtype not in HALVES:
         raise SettingError(needs.format("half precision (amp, fp16, bf16)", dtype))
-    if not FLASH:
+    if flash_attention() is None:
         raise SettingError(needs.format("torch 2.11", torch.__version__))
 
 
@@ -56,9 +63,9 @@ def attention(q: Tensor, k: Tensor, v: Tensor, of_queries: Spans, of_keys: Spans
         return block_attention(q, k, v, of_queries, of_keys, causal)
     if q.is_cuda:
         bounds = of_queries.bounds, of_keys.bounds, of_queries.longest, of_keys.longest
-        found = varlen.varlen_attn(q, k, v, *bounds, window_size=(-1, 0 if causal else -1))
-        assert isinstance(found, Tensor)
-        return found
+        flash = flash_attention()
+        assert flash is not None, "see check_kernel"
+        return flash(q, k, v, *bounds, window_size=(-1, 0 if causal else -1))
     (q, is_query), (k, is_key), (v, _) = _padded(q, of_queries), _padded(k, of_keys), _padded(v, of_keys)
     is_key[:, 0] = True  # a sentence without rows: what it gets is dropped below, but must be a number
     mask = is_key[:, None, None, :]

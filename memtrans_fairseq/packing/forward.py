@@ -56,12 +56,13 @@ def loss_of(model: Any, batch: PackedBatch, smoothing: float) -> tuple[Tensor, T
 
 
 @functools.cache
-def compiled_loss() -> Callable[..., tuple[Tensor, Tensor]]:
-    """`loss_of` compiled: on a GPU one CUDA graph there and one back; on a CPU attention is left out of it.
+def compiled_loss(cuda_graphs: bool) -> Callable[..., tuple[Tensor, Tensor]]:
+    """`loss_of` compiled: on a GPU one graph; on a CPU attention is left out of it.
 
-    What it returns, and the gradients, lie where the next call writes: see `modules.graphs`.
+    With `cuda_graphs` a GPU runs it as one CUDA graph there and one back. What it returns, and the gradients, then lie
+    where the next call writes: see `modules.graphs`.
     """
-    return torch.compile(loss_of, mode="reduce-overhead")
+    return torch.compile(loss_of, mode="reduce-overhead" if cuda_graphs else "default")
 
 
 def encode(encoder: Any, batch: PackedBatch) -> tuple[Tensor, PackedRows]:
