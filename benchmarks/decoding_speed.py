@@ -3,8 +3,8 @@
     python benchmarks/decoding_speed.py [--rows transformer mem20 ...] [--beams 1 4] [--precisions fp16 float32] [...]
 
 3,003 sentences of random words with the lengths of newstest (log-normal, mean 28 subwords), in fairseq's batches of
-12,000 source tokens, which lie on the GPU before the clock starts. Both peers translate the same batches in turn;
-everything else counts, the capture of CUDA graphs too. Hypotheses are compared word by word.
+12,000 source tokens, which lie on the GPU before the clock starts. Both peers translate the same batches in turn, ours
+several of them at once. All that they do counts, the capture of CUDA graphs too. Hypotheses are compared word by word.
 
 Weights are random. What the decoder's layers add is small, so that the next word depends on the last one and not on the
 sentence alone; logits have a deviation of 3, lest hypotheses be near ties that any rounding turns round. Such a model
@@ -53,6 +53,7 @@ SHARP = 3.0  # standard deviation of a logit
 NEVER = -1e4  # bias of the end of the sentence: less than any logit, also in half precision
 SMALL = 0.3  # weights of the last maps in the decoder's sub-layers are multiplied by it
 LONGEST = {"max_len_a": 1.0, "max_len_b": 0}  # as long as the source
+Pairs = list[tuple[dict[str, Any], list[list[dict[str, Any]]]]]  # batches, and the hypotheses of their sentences
 TOY = {"encoder_layers": 2, "decoder_layers": 2, "encoder_embed_dim": 64, "decoder_embed_dim": 64}
 TOY |= {"encoder_ffn_embed_dim": 128, "decoder_ffn_embed_dim": 128}
 
@@ -141,24 +142,37 @@ def compare(
     model: Any, words: Dictionary, batches: list[dict[str, Any]], beam: int, options: argparse.Namespace
 ) -> dict[str, Any]:
     """Seconds of both peers, in turn, and how far their best hypotheses agree."""
-    peers = {
-        "fairseq": lambda: SequenceGenerator([model], words, beam_size=beam, **LONGEST),
-        "ours": lambda: BeamSearch(model, words, GenerationConfig(beam=beam, **LONGEST)),
-    }
+
+    def fairseq(some: list[dict[str, Any]]) -> Pairs:
+        generator = SequenceGenerator([model], words, beam_size=beam, **LONGEST)
+        return [(batch, generator.generate([model], batch)) for batch in some]
+
+    def ours(some: list[dict[str, Any]]) -> Pairs:
+        return list(BeamSearch(model, words, GenerationConfig(beam=beam, **LONGEST)).generate_all(some))
+
+    peers = {"fairseq": fairseq, "ours": ours}
     seconds: dict[str, list[float]] = {peer: [] for peer in peers}
     said: dict[str, list[list[int]]] = {}
-    for make in peers.values():  # warms up
-        make().generate([model], batches[len(batches) // 2])
+    for translate in peers.values():  # warms up
+        translate(batches[len(batches) // 2 :][:1])
     for repeat in range(options.repeats):
-        for peer, make in peers.items():
+        for peer, translate in peers.items():
             start = now(options)
-            generator = make()
-            found = [best for batch in batches for best, *_ in generator.generate([model], batch)]
+            found = translate(batches)
             seconds[peer].append(now(options) - start)
             print(f"  {peer}, beam {beam}, repeat {repeat + 1}: {seconds[peer][-1]:.2f} s", file=sys.stderr, flush=True)
-            said[peer] = [best["tokens"].tolist() for best in found]
+            said[peer] = best(found)
     same = [one == other for one, other in zip(said["fairseq"], said["ours"], strict=True)]
     return {"seconds": seconds, "identical": mean(same), "mean_length": mean(map(len, said["ours"]))}
+
+
+def best(found: Pairs) -> list[list[int]]:
+    """The words of the best hypotheses, in the order of the sentences."""
+    words = {}
+    for batch, hypotheses in found:
+        for number, (first, *_) in zip(batch["id"].tolist(), hypotheses, strict=True):
+            words[number] = first["tokens"].tolist()
+    return [words[number] for number in sorted(words)]
 
 
 def now(options: argparse.Namespace) -> float:

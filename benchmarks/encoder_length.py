@@ -40,6 +40,8 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=6)
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
+    if options.ragged and options.sentences == 1:
+        parser.error("--ragged: sentences of different lengths are at least two; set --sentences")
     no_cudnn_attention()
     gpu = torch.cuda.is_available()
     print(f"{torch.cuda.get_device_name() if gpu else 'CPU'}, torch {torch.__version__}\n")

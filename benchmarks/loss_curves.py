@@ -82,9 +82,13 @@ def train(runs: dict[tuple[str, int], Run]) -> None:
             command = [sys.executable, __file__, "--child", path, str(run.folder), "train"]
             environment = os.environ | {"CUDA_VISIBLE_DEVICES": next(gpus)}
             processes[run.hash] = subprocess.Popen(command, stdout=log, stderr=log, env=environment), run
-    for process, run in processes.values():
-        if process.wait():
-            raise UserError(f"{run.name}: {last_error(run.log)} (log: {run.log})")
+    try:
+        for process, run in processes.values():
+            if process.wait():
+                raise UserError(f"{run.name}: {last_error(run.log)} (log: {run.log})")
+    finally:
+        for process, _ in processes.values():
+            process.terminate()
 
 
 def child(path: str) -> None:

@@ -15,7 +15,9 @@ from memtrans.ranks import VARIABLES, Ranks
 from memtrans.runs import Run, train_arguments
 from memtrans.stops import STOPPED, Stops
 
-ANOTHER_DIED = r"closed by peer|reset by peer|broken pipe|connection refused|socket|store|timeout|remote process|nccl"
+ANOTHER_DIED = (
+    r"closed by peer|reset by peer|broken pipe|connection refused|socket|store|timeout|timed out|remote process|nccl"
+)
 
 
 def ready(run: Run) -> bool:

@@ -246,6 +246,7 @@ def test_a_step_is_the_same_operations_at_every_position(beam, monkeypatch):
     (lane,) = lanes(search.device)
     monkeypatch.setattr(lane, "captures", True)
     monkeypatch.setattr(lane, "capture", lambda *its: graphs.append(Traced(*its)) or graphs[-1])
+    monkeypatch.setattr(lane, "last", None)
     replayed = search.generate([model], sample)
     assert 1 < len(graphs) < 10, "one of each shape"
     for ours, theirs in zip(replayed, expected, strict=True):
@@ -264,8 +265,18 @@ def test_batches_at_once_do_not_disturb_each_other(number, monkeypatch):
         found |= dict(zip(sample["id"].tolist(), hypotheses, strict=True))
     assert len(found) == len(SOURCE)
     for sample in batches:
-        for number, beams in zip(sample["id"].tolist(), search.generate([model], sample), strict=True):
-            assert [h["tokens"].tolist() for h in found[number]] == [h["tokens"].tolist() for h in beams]
+        for place, beams in zip(sample["id"].tolist(), search.generate([model], sample), strict=True):
+            assert [h["tokens"].tolist() for h in found[place]] == [h["tokens"].tolist() for h in beams]
+
+
+def test_who_wants_no_more_batches_leaves_the_search_as_it_was():
+    model = model_of("mem_transformer", memory_tokens=M)
+    search = BeamSearch(model, DICTIONARY, GenerationConfig(beam=4, **LONG))
+    batches = samples(SOURCE, 6)
+    first, _ = next(search.generate_all(batches))
+    again = list(search.generate_all(batches))
+    assert first is batches[0]
+    assert [sample["id"].tolist() for sample, _ in again] == [sample["id"].tolist() for sample in batches]
 
 
 @pytest.mark.gpu
@@ -276,13 +287,14 @@ def test_on_a_gpu(beam):
     config = GenerationConfig(beam=beam, max_len_a=1.0, max_len_b=60)
     expected, _ = found(BeamSearch(model, DICTIONARY, config), model, 60, source)
     search = BeamSearch(model.cuda(), DICTIONARY, config)
+    before = [lane.last for lane in lanes(search.device)]
     for _ in range(2):
         words = []
         for sample, beams in search.generate_all(map(utils.move_to_cuda, samples(source, 60))):
             words += zip(sample["id"].tolist(), ([h["tokens"].tolist() for h in b] for b in beams), strict=True)
         same = [ours[0] == theirs[0] for (_, ours), theirs in zip(sorted(words), expected, strict=True)]
         assert sum(same) >= 0.98 * len(same)
-    assert all(lane.last is not None for lane in lanes(search.device))
+    assert all(lane.last is not last for lane, last in zip(lanes(search.device), before, strict=True))
 
 
 # --- what is left to fairseq's

@@ -2,6 +2,7 @@
 
 import argparse
 
+from memtrans_fairseq.modules import block
 from memtrans_fairseq.modules.block import EncoderRows
 from memtrans_fairseq.presets import TRANSLATION
 from memtrans_fairseq.variants import VARIANTS
@@ -293,3 +294,24 @@ def test_the_decoder_follows_the_encoders_width():
     model = build("mem_transformer", encoder_embed_dim=24, encoder_ffn_embed_dim=40)
     assert model.decoder.layers[0].fc1.weight.shape == (40, 24)
     assert F.linear(torch.zeros(24), model.decoder.layers[0].fc1.weight).shape == (40,)
+
+
+# --- a few memory rows that look at many padded ones
+
+
+@pytest.mark.parametrize("name", ["mem_ctrl", "mem_bottleneck"])
+def test_attention_of_a_few_rows_is_the_same_however_it_is_computed(name, monkeypatch):
+    model = shake(build(f"{name}_transformer", memory_tokens=2)).train()
+    attention, plain = model.encoder.layers[0].memory_block.attention, []
+    attention.register_forward_pre_hook(lambda *call: plain.append(call[2]["need_weights"]), with_kwargs=True)
+    found = []
+    for one_sided in (10**6, block.ONE_SIDED):
+        monkeypatch.setattr(block, "ONE_SIDED", one_sided)
+        model.zero_grad()
+        torch.manual_seed(0)
+        out = model.encoder(batch(sentences([90, 40, 70])))["encoder_out"][0]
+        out.square().sum().backward()
+        found.append([out, *(p.grad for p in model.encoder.parameters() if p.grad is not None)])
+    assert plain == [False, True]
+    for fused, plainly in zip(*found, strict=True):
+        torch.testing.assert_close(plainly, fused, atol=1e-3, rtol=1e-3)

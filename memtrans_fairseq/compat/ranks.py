@@ -92,9 +92,10 @@ def gradients_are_summed_in_one_piece() -> None:
     def all_reduce_grads(self: Any) -> None:
         parameters = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
         if any(hasattr(parameter, "expert") for parameter in parameters):
-            return original(self)
+            original(self)
+            return
         if self.accumulate_grads:
-            return None
+            return
         for parameter in parameters:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
@@ -102,7 +103,6 @@ def gradients_are_summed_in_one_piece() -> None:
             whole = _flatten_dense_tensors(gradients).div_(self.world_size)
             utils.all_reduce(whole, self.process_group)
             torch._foreach_copy_(gradients, _unflatten_dense_tensors(whole, gradients))
-        return None
 
     LegacyDistributedDataParallel.all_reduce_grads = all_reduce_grads
 
@@ -112,8 +112,8 @@ def numbers_of_the_cpu_are_summed_there() -> None:
     """Symptom: with several GPUs each stands still after every update, until counts of words are back on its CPU.
 
     In fairseq 0.12.2 with any torch: what is counted on the CPU is summed on the GPU, behind the update's own work, and
-    so is the norm of gradients that `optim.deferred_amp` has on the CPU. Scope: groups of processes that can sum on
-    the CPU, as those can that torch begins by itself, with gloo for it.
+    so is the norm of gradients that `optim.deferred_amp` has on the CPU. Scope: groups of processes that have gloo for
+    the CPU, as the harness begins them; those that fairseq begins have nccl alone, and wait.
     """
     import torch
     from fairseq.distributed import utils
@@ -129,8 +129,10 @@ def numbers_of_the_cpu_are_summed_there() -> None:
         if device.type == "cpu" or not sums_on_the_cpu(group):
             return all_reduce_dict(data, device, group)
         there = {name: x for name, x in data.items() if torch.is_tensor(x) and x.device.type == device.type}
-        here = {name: torch.as_tensor(x) for name, x in data.items() if name not in there}
-        return all_reduce_dict(there, device, group) | all_reduce_dict(here, torch.device("cpu"), group)
+        here = {name: torch.as_tensor(x, dtype=torch.double) for name, x in data.items() if name not in there}
+        sums = all_reduce_dict(here, torch.device("cpu"), group)
+        sums = {name: total if torch.is_tensor(data[name]) else total.item() for name, total in sums.items()}
+        return all_reduce_dict(there, device, group) | sums
 
     @functools.wraps(check_norms)
     def check_where_the_norm_is(self: Any, grad_norm: Any) -> None:

@@ -12,9 +12,9 @@ def copied(x: Tensor) -> Tensor:
 def keep_gradients(model: nn.Module) -> None:
     """To be called before a graph runs again: what earlier batches of the same update left stays, to be added to.
 
-    (After an optimiser's step there are no gradients, so that one look at a parameter is enough.)
+    (After an optimiser's step there are no gradients, so that a look at the first that is trained is enough.)
     """
-    if next(model.parameters()).grad is None:
+    if next(parameter for parameter in model.parameters() if parameter.requires_grad).grad is None:
         return
     for parameter in model.parameters():
         if parameter.grad is not None:

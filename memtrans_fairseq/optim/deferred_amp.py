@@ -2,8 +2,7 @@
 
 fairseq's trainer asks three times an update: twice whether gradients are finite, and for the loss scale. Here the
 device decides by itself whether an update is made, as torch's scaler and fused optimisers can, and the trainer is told
-norm and scale of the update before, which are there already. (Of several processes fairseq still compares the norms,
-which waits.)
+norm and scale of the update before, which are there already.
 """
 
 import logging

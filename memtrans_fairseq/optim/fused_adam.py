@@ -39,8 +39,6 @@ class FusedAdam(FairseqOptimizer):
         self._optimizer = AdamW(parameters, fused=parameters[0].is_cuda, **self.optimizer_config)
 
     def multiply_grads(self, c: Any) -> None:
-        if isinstance(c, Tensor) and c.is_cpu:
-            c = c.item()
         if gradients := [parameter.grad for parameter in self.params if parameter.grad is not None]:
             torch._foreach_mul_(gradients, c)
 

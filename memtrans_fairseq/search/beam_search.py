@@ -22,7 +22,7 @@ Hypothesis = dict[str, Tensor]  # tokens, with the final eos; score
 Hypotheses = list[list[Hypothesis]]  # of each sentence, the best first
 
 ROOM = 16  # positions: room is made for multiples of so many
-ASK_EVERY = 4  # steps from one question which sentences are finished to the next: the others wait for its answer
+ASK_EVERY = 4  # steps from one question which sentences are finished to the next: a search waits for its answer
 WORTHWHILE = {"cpu": 0.9, "cuda": 0.5}  # the part that is left when finished sentences are dropped: a capture costs
 FEW = 128  # rows, which a GPU computes as fast as fewer
 
@@ -54,22 +54,26 @@ class BeamSearch:
         """
         to_do, idle = iter(samples), list(lanes(self.device))
         running: deque[tuple[Lane, Sample, Generator[None, None, Hypotheses]]] = deque()
-        while True:
-            while idle and (sample := next(to_do, None)) is not None:
-                lane = idle.pop()
-                if lane.stream:
-                    lane.stream.wait_stream(torch.cuda.current_stream())  # where the sample comes from
-                running.append((lane, sample, self._search(sample["net_input"], lane)))
-            if not running:
-                return
-            lane, sample, search = running.popleft()
-            try:
-                with torch.cuda.stream(lane.stream):  # a graph is not captured on the default stream
-                    next(search)
-                running.append((lane, sample, search))
-            except StopIteration as end:
-                idle.append(lane)
-                yield sample, end.value
+        try:
+            while True:
+                while idle and (sample := next(to_do, None)) is not None:
+                    lane = idle.pop()
+                    lane.follow()
+                    running.append((lane, sample, self._search(sample["net_input"], lane)))
+                if not running:
+                    return
+                lane, sample, search = running[0]
+                try:
+                    with torch.cuda.stream(lane.stream):  # a graph is not captured on the default stream
+                        next(search)
+                    running.rotate(-1)
+                except StopIteration as end:
+                    running.popleft()
+                    idle.append(lane)
+                    yield sample, end.value
+        finally:
+            for lane, _, _ in running:  # if nobody wants the rest
+                lane.precede()
 
     def _search(self, net_input: dict[str, Any], lane: Lane) -> Generator[None, None, Hypotheses]:
         """The hypotheses of a batch; others may go on where it yields, before it waits for the device."""
