@@ -72,7 +72,7 @@ bench: $(INSTALLED)  ## speed on a GPU: training, decoding, length, language mod
 	@mkdir -p runs/bench; status=0; \
 	$(RUN) benchmarks/translation_speed.py --json runs/bench/translation.json || status=1; \
 	$(RUN) benchmarks/decoding_speed.py --json runs/bench/decoding.json || status=1; \
-	$(RUN) benchmarks/encoder_length.py || status=1; \
+	$(RUN) benchmarks/encoder_length.py --sentences 8 --ragged || status=1; \
 	$(RUN) benchmarks/lm_speed.py --precision amp --json runs/bench/lm.json || status=1; \
 	exit $$status
 
