@@ -2,7 +2,7 @@
 
 import math
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -53,7 +53,7 @@ class BeamSearch:
         Raises FloatingPointError where the model's output is not numbers.
         """
         to_do, idle = iter(samples), list(lanes(self.device))
-        running: deque[tuple[Lane, Sample, Generator[None, None, Hypotheses]]] = deque()
+        running: deque[tuple[Lane, Sample, Iterator[Hypotheses | None]]] = deque()
         try:
             while True:
                 while idle and (sample := next(to_do, None)) is not None:
@@ -63,20 +63,20 @@ class BeamSearch:
                 if not running:
                     return
                 lane, sample, search = running[0]
-                try:
-                    with torch.cuda.stream(lane.stream):  # a graph is not captured on the default stream
-                        next(search)
+                with torch.cuda.stream(lane.stream):  # a graph is not captured on the default stream
+                    hypotheses = next(search)
+                if hypotheses is None:
                     running.rotate(-1)
-                except StopIteration as end:
+                else:
                     running.popleft()
                     idle.append(lane)
-                    yield sample, end.value
+                    yield sample, hypotheses
         finally:
             for lane, _, _ in running:  # if nobody wants the rest
                 lane.precede()
 
-    def _search(self, net_input: dict[str, Any], lane: Lane) -> Generator[None, None, Hypotheses]:
-        """The hypotheses of a batch; others may go on where it yields, before it waits for the device."""
+    def _search(self, net_input: dict[str, Any], lane: Lane) -> Iterator[Hypotheses | None]:
+        """None whenever it is about to wait for the device, so that others can go on; at last what was found."""
         width = net_input["src_tokens"].size(1)
         last = min(int(self.max_len_a * width + self.max_len_b), self.decoder.max_positions() - 1)
         if self.min_len > last:
@@ -86,7 +86,7 @@ class BeamSearch:
         for time in range(last + 1):
             if time and time % ASK_EVERY == 0:
                 done = OnItsWay(state.finished >= self.beam)
-                yield
+                yield None
                 state = self._drop_finished(state, done.arrived(), found)
                 if not len(state.sentences):
                     break
@@ -96,9 +96,10 @@ class BeamSearch:
                 lane.run(self.step, state)
             else:
                 self.step(state, last=True)
-        yield
-        found |= self._hypotheses(state, torch.arange(len(state.sentences)))
-        return [found[sentence] for sentence in range(len(found))]
+        if len(state.sentences):
+            yield None
+            found |= self._hypotheses(state, torch.arange(len(state.sentences)))
+        yield [found[sentence] for sentence in range(len(found))]
 
     def _start(self, net_input: dict[str, Any], room: int) -> State:
         out = self.model.encoder.forward_torchscript(net_input)
