@@ -51,6 +51,22 @@ def test_the_plugin_makes_fairseq_import_silently_and_leaves_the_rest_alone():
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+@pytest.mark.parametrize("cured", [True, False])
+def test_wandb_is_imported_by_who_logs_to_it_alone(cured):
+    done = python(
+        "-c",
+        "import contextlib, sys\n"
+        "sys.argv = ['memtrans-fairseq', '--help']\n"  # imports nothing of fairseq yet
+        "from memtrans_fairseq import compat\n"
+        f"if not {cured}: compat.wandb_waits_to_be_asked = contextlib.nullcontext\n"
+        "compat.apply()\n"
+        "print('wandb' in sys.modules)\n"
+        "import wandb\n"  # nothing keeps others from it
+        "print(wandb.__name__)\n",
+    )
+    assert done.stdout.split() == [str(not cured), "wandb"], done.stderr
+
+
 def test_only_dataclasses_of_fairseq_become_hashable():
     def default_of(module: str) -> type:
         plain = dataclasses.dataclass(type("Plain", (), {"__module__": module}))
