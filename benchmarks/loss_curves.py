@@ -33,8 +33,8 @@ from memtrans.runs import Run  # noqa: E402
 
 PATHS = {
     "fast": [],
-    "graphs": ["train.cuda_graphs=true"],
-    "plain": ["train.compile=false", "train.precision=fp32", "train.optimizer=adam"],
+    "graphs": ["++train.cuda_graphs=true"],
+    "plain": ["++train.compile=false", "train.precision=fp32", "train.optimizer=adam"],
 }
 ROWS = 10  # of the table
 Curves = dict[tuple[str, int], Curve]  # by path and seed
