@@ -117,8 +117,8 @@ class EncoderRows(NamedTuple):
 
 def _ignoring(padding_mask: Tensor | None) -> Attend:
     def attend(attention: MultiheadAttention, queries: Tensor, keys: Tensor) -> Tensor:
-        # Of a few queries, memory's, torch's fused kernel for padding is slow: 20 of 16,384 keys take seven times as long
-        # as plain products, which torch takes when it is asked for the weights.
+        # Of a few queries, memory's, torch's fused kernel for padding is slow: 20 of 16,384 keys take seven times as
+        # long as plain products, which torch takes when it is asked for the weights.
         plain = padding_mask is not None and keys.size(0) >= ONE_SIDED * queries.size(0)
         return attention(queries, keys, keys, key_padding_mask=padding_mask, need_weights=plain)[0]
 
