@@ -8,6 +8,7 @@ dataclasses: `--encoder-layers 2` would be accepted and ignored. A flat dataclas
 import dataclasses
 from argparse import Namespace
 from collections.abc import Callable
+from enum import Enum
 from typing import Any
 
 from fairseq.dataclass import FairseqDataclass
@@ -42,9 +43,14 @@ FlatTransformerConfig.__doc__ = "All options of fairseq's transformer, flat: `en
 
 
 def nested(cfg: DictConfig | Namespace) -> TransformerConfig:
-    """fairseq's nested config of the flat `cfg`. Options that fairseq does not know (memory's) stay on top."""
+    """fairseq's nested config of the flat `cfg`. Options that fairseq does not know (memory's) stay on top.
+
+    Choices are plain words in it: torch 2.11 compiles `==` between fairseq's enumerations and a word as if it were
+    always false, so that a compiled model would take another way than it was told.
+    """
     values: Any = OmegaConf.to_container(cfg, resolve=True) if isinstance(cfg, DictConfig) else vars(cfg)
-    return TransformerConfig.from_namespace(Namespace(**values))
+    plain = {key: value.value if isinstance(value, Enum) else value for key, value in values.items()}
+    return TransformerConfig.from_namespace(Namespace(**plain))
 
 
 def preset_setter(preset: dict[str, Any]) -> Callable[[Namespace], None]:
