@@ -251,7 +251,7 @@ def test_what_is_beyond_the_limits_of_a_sweep_is_named(tmp_path, toy_sweep, scor
         (["protocol.sentences=0"], "protocol.sentences=0: expected a whole number of at least 1"),
         (["protocol.beam=null"], "protocol.beam=None: expected a whole number of at least 1"),
         (["tracking.wandb=offlin"], "tracking.wandb=offlin: expected null, offline or online"),
-        (["size=base", "train.packed=false"], "train.compile=true is for packed batches"),
+        (["size=base", "train.packed=false", "train.compile=true"], "train.compile=true is for packed batches"),
         (
             ["size=base", "train.compile=false", "train.cuda_graphs=true"],
             "train.cuda_graphs=true is for what is compiled",
@@ -285,7 +285,7 @@ def test_packed_batches_are_a_task_and_a_criterion():
     assert option(packed, "--task") == "packed_translation"
     assert option(packed, "--criterion") == "packed_label_smoothed_cross_entropy"
     assert "--compile" in packed
-    padded = train_arguments(planned("size=base", "train.packed=false", "train.compile=false"))
+    padded = train_arguments(planned("size=base", "train.packed=false"))
     assert option(padded, "--task") == "translation"
     assert option(padded, "--criterion") == "label_smoothed_cross_entropy"
     assert not {"--compile", "--packed"} & {*padded}

@@ -35,7 +35,7 @@ def check_kernel(x: Tensor) -> None:
     if not x.is_cuda:
         return
     dtype = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else x.dtype
-    needs = "packed batches need {} on a GPU, this is {}: train.packed=false (and train.compile=false) does without"
+    needs = "packed batches need {} on a GPU, this is {}: train.packed=false does without"
     if dtype not in HALVES:
         raise SettingError(needs.format("half precision (amp, fp16, bf16)", dtype))
     if flash_attention() is None:
