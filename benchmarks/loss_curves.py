@@ -6,7 +6,8 @@
 The arguments with "=" are the harness'; the size is base if they name no other. Each run is a process of its own, all
 side by side, spread over the GPUs:
 
-- graphs: the default: packed batches, the model with its loss compiled and run as CUDA graphs, amp, a fused Adam;
+- graphs: as the sizes base and small train by themselves: packed batches, the model with its loss compiled and run as
+  CUDA graphs, amp, a fused Adam;
 - compiled: the same without CUDA graphs;
 - plain: the same sentences in the same batches, padded, through fairseq's own layers and criterion, nothing compiled,
   float32, fairseq's Adam.
@@ -32,8 +33,8 @@ from memtrans.runlog import last_error  # noqa: E402
 from memtrans.runs import Run  # noqa: E402
 
 PATHS = {
-    "graphs": [],
-    "compiled": ["++train.cuda_graphs=false"],
+    "graphs": ["++train.compile=true", "++train.cuda_graphs=true"],
+    "compiled": ["++train.compile=true", "++train.cuda_graphs=false"],
     "plain": ["++train.compile=false", "train.precision=fp32", "train.optimizer=adam"],
 }
 ROWS = 10  # of the table

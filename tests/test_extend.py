@@ -15,6 +15,7 @@ from memtrans.analysis.extending import extension, write_start
 from memtrans.errors import UserError
 from memtrans.runs import Run, train_arguments
 
+PROTOCOL = {"name": "full", "checkpoint": "best", "sentences": None, "beam": 5, "batch_tokens": 1000}
 IDENTITY: dict[str, Any] = {
     "corpus": {"name": "toy", "fingerprint": "0123456789abcdef", "languages": ["de", "en"]},
     "size": "demo",
@@ -22,7 +23,7 @@ IDENTITY: dict[str, Any] = {
     "arch": "mem_transformer",
     "model": {"memory_tokens": 4},
     "train": {"precision": "fp32", "lr": 1e-3, "max_update": None, "max_epoch": 4},
-    "protocol": {"name": "full", "checkpoint": "best"},
+    "protocol": PROTOCOL,
     "seed": 1,
 }
 
@@ -49,7 +50,7 @@ def test_it_is_the_parent_s_with_other_memory_and_training(tmp_path):
 def test_enough_checkpoints_are_saved_for_an_average(tmp_path):
     averaged = parent(
         tmp_path,
-        protocol={"name": "full", "checkpoint": "average 5"},
+        protocol=PROTOCOL | {"checkpoint": "average 5"},
         train=IDENTITY["train"] | {"save_interval_updates": 250},
     )
     for changes, interval in (([], 30), (["train.max_update=100"], 10), (["train.save_interval_updates=7"], 7)):
@@ -76,6 +77,14 @@ def test_runs_of_parents_that_differ_by_seed_share_a_setting(tmp_path):
 def test_what_cannot_work_is_refused(tmp_path, tokens, start, changes, says):
     with pytest.raises(UserError, match=says):
         extension(parent(tmp_path), record(), tokens, start, changes)
+
+
+def test_what_the_parent_could_not_be_is_refused_too(tmp_path):
+    packed = {"criterion": "label_smoothed_cross_entropy", "packed": True, "compile": True, "cuda_graphs": True}
+    first = parent(tmp_path, train=IDENTITY["train"] | packed)
+    assert extension(first, record(), 8, "new", ["train.cuda_graphs=false"]).identity["train"]["compile"]
+    with pytest.raises(UserError, match="train.cuda_graphs=true is for what is compiled: set it to false"):
+        extension(first, record(), 8, "new", ["train.compile=false"])
 
 
 def test_a_run_without_memory_is_refused(tmp_path):

@@ -250,6 +250,14 @@ def blocks_alone(monkeypatch):
     monkeypatch.setattr("memtrans_fairseq.packing.attention.attention", block_attention)
 
 
+@pytest.fixture
+def compiles_anew():
+    """Nothing compiled is left of other tests; torch would go on without compiling after eight models."""
+    torch.compiler.reset()
+    with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):
+        yield
+
+
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 @pytest.mark.parametrize("reads", ["all", "sequence", "memory"])
 @pytest.mark.parametrize("name", MODELS)
@@ -260,14 +268,19 @@ def test_loss_and_gradients_by_blocks_are_those_of_padded_batches(name, reads, b
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 @pytest.mark.parametrize(
-    "options", [{}, {"decoder_reads": "memory"}, {"decoder_reads": "sequence", "memory_positions": "prefix"}], ids=str
+    ("name", "options"),
+    [
+        *((name, {}) for name in MODELS[1:]),
+        ("mem_transformer", {"decoder_reads": "memory"}),
+        ("mem_transformer", {"decoder_reads": "sequence", "memory_positions": "prefix"}),
+    ],
+    ids=str,
 )
-def test_one_compiled_graph_serves_all_batches(options, blocks_alone):
+def test_one_compiled_graph_serves_all_batches(name, options, blocks_alone, compiles_anew):
     dataset, batches = packed(pairs(100))
-    model = toy.shake(toy.build("mem_ctrl_transformer", memory_tokens=2, **options).double())
+    model = toy.shake(toy.build(name, memory_tokens=2, **options).double())
     forward.settle(model)
-    torch.compiler.reset()
-    compiled = torch.compile(forward.loss_of, backend="aot_eager", fullgraph=True)
+    compiled = torch.compile(forward.loss_of, backend="eager", fullgraph=True)
     with torch.compiler.set_stance("default"):
         losses = [compiled(model, collated(dataset, batches[0])["packed"], SMOOTHING)[0]]
     with torch.compiler.set_stance("fail_on_recompile"):
@@ -278,14 +291,14 @@ def test_one_compiled_graph_serves_all_batches(options, blocks_alone):
 
 @pytest.mark.parametrize("of_command_line", [False, True])
 def test_what_is_compiled_compares_plain_words(of_command_line):
-    """torch 2.11 compiles an enumeration's `==` as false. (Later versions do not, and so would not show it.)"""
+    """torch 2.11 compiles an enumeration's `==` as false, which torch 2.13 does not: it would not show the mistake."""
     options = OmegaConf.structured(models.MODEL_DATACLASS_REGISTRY["mem_transformer"])
     assert isinstance(options.decoder_reads, Enum)
     if of_command_line:
         options = Namespace(**OmegaConf.to_container(options, resolve=True, throw_on_missing=False))
     config = nested(options)
     assert (config.decoder_reads, config.memory_positions) == ("all", "none")
-    assert not any(isinstance(value, Enum) for value in vars(config).values())
+    assert type(config.decoder_reads) is type(config.memory_positions) is str
 
 
 @pytest.mark.parametrize("causal", [False, True])
@@ -338,6 +351,7 @@ def on_gpu(name: str, **options: Any) -> torch.nn.Module:
 
 
 @pytest.mark.gpu
+@pytest.mark.parametrize("cuda_graphs", [False, True])
 @pytest.mark.parametrize(
     ("name", "options"),
     [
@@ -348,35 +362,38 @@ def on_gpu(name: str, **options: Any) -> torch.nn.Module:
     ],
     ids=str,
 )
-def test_a_compiled_model_learns_what_a_padded_one_learns(name, options):
-    """Loss and gradients in half precision against fairseq's in float32.
+def test_a_compiled_model_learns_what_a_padded_one_learns(name, options, cuda_graphs, compiles_anew):
+    """Loss and gradients in half precision against fairseq's in float32, of three batches: a graph is recorded by then.
 
-    Half precision moves these gradients by less than 0.6 %, a decoder that reads other rows by more than 28 %.
+    Half precision moves these gradients by less than 2 %, a decoder that reads other rows, or memory without its
+    positions, by more than 28 %.
     """
     model, data = on_gpu(name, **options), pairs(100)
     dataset, batches = packed(data)
-    forward.settle(model)
-    found = []
-    for compiled in (False, True):
+    task = type("Task", (), {"target_dictionary": toy.DICTIONARY})
+    criterion = PackedCrossEntropy(task, False, SMOOTHING, 0, False, compile=True, cuda_graphs=cuda_graphs)
+
+    def learned(loss: torch.Tensor) -> tuple[float, dict[str, torch.Tensor]]:
         model.zero_grad()
-        if compiled:
-            with torch.autocast("cuda", torch.float16):
-                batch = collated(dataset, batches[0])["packed"].to(torch.device("cuda"))
-                loss, _ = forward.compiled_loss(cuda_graphs=False)(model, batch, SMOOTHING)
-        else:
-            loss, _ = padded_loss(model, data, batches[0])
         loss.backward()
-        found.append((loss.item(), {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}))
-    (expected, gradients), (loss, of_compiled) = found
-    assert loss == pytest.approx(expected, rel=1e-3)
-    assert gradients.keys() == of_compiled.keys()
-    error = sum((of_compiled[name] - gradients[name]).square().sum() for name in gradients)
-    assert error.sqrt() < 0.05 * sum(gradient.square().sum() for gradient in gradients.values()).sqrt()
+        return loss.item(), {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+    for batch in batches[:3]:
+        expected, gradients = learned(padded_loss(model, data, batch)[0])
+        with torch.autocast("cuda", torch.float16):
+            loss, *_ = criterion(model, collated(dataset, batch))
+        loss, of_compiled = learned(loss)
+        assert loss == pytest.approx(expected, rel=1e-3)
+        assert gradients.keys() == of_compiled.keys()
+        of_memory = {name for name in gradients if "memory" in name}
+        for names in (gradients.keys(), of_memory):
+            error = sum((of_compiled[name] - gradients[name]).square().sum() for name in names)
+            assert error <= 0.05**2 * sum(gradients[name].square().sum() for name in names)
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", MODELS)
-def test_gradients_of_several_batches_add_up_where_one_graph_makes_them(name):
+def test_gradients_of_several_batches_add_up_where_one_graph_makes_them(name, compiles_anew):
     """A CUDA graph writes its gradients, and its losses, to the same places each time."""
     more = {} if name == "transformer" else {"memory_tokens": 3}
     model = toy.shake(on_gpu(name, **more))
@@ -405,7 +422,7 @@ def test_gradients_of_several_batches_add_up_where_one_graph_makes_them(name):
 @pytest.mark.parametrize(
     "device", [pytest.param("cpu", marks=pytest.mark.slow), pytest.param("cuda", marks=pytest.mark.gpu)]
 )
-def test_dropout_of_a_compiled_model_is_as_strong_and_as_random(device):
+def test_dropout_of_a_compiled_model_is_as_strong_and_as_random(device, compiles_anew):
     """Means of many draws; seeded before each as fairseq's trainer does, which a CUDA graph must heed."""
     wide = {"encoder_embed_dim": 64, "decoder_embed_dim": 64, "decoder_output_dim": 64, "dropout": 0.5}
     model = toy.shake(toy.build("mem_transformer", memory_tokens=3, **wide)).to(device).train()

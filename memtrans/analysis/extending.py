@@ -38,6 +38,7 @@ def extension(parent: Run, record: Record, tokens: int, start: str, changes: lis
     gentle = {"max_update": max(1, record.updates // PART), "lr": train["lr"] / PART}
     gentle |= {"warmup_updates": train["warmup_updates"] // PART} if train.get("warmup_updates") else {}
     identity["train"] = _changed(train | gentle, changes)
+    parent.job.check(identity)
     averaged, updates = averaged_checkpoints(identity["protocol"]["checkpoint"]), identity["train"]["max_update"]
     if averaged and updates and not any(change.startswith("train.save_interval_updates=") for change in changes):
         identity["train"]["save_interval_updates"] = max(1, updates // (2 * averaged))  # those of its second half

@@ -39,7 +39,7 @@ def check(values: Mapping[str, Any]) -> None:
     if train.get("compile") and not train.get("packed"):
         raise UserError("train.compile=true is for packed batches: set train.packed=true, or train.compile=false")
     if train.get("cuda_graphs") and not train.get("compile"):
-        raise UserError("train.cuda_graphs=true is for what is compiled: set train.compile=true too")
+        raise UserError("train.cuda_graphs=true is for what is compiled: set it to false, or train.compile=true")
     if train.get("packed") and train["criterion"] != PACKED_CRITERION:
         raise UserError(f"train.criterion={train['criterion']}: packed batches are for {PACKED_CRITERION}")
     if train.get("packed") and (dropout := values["model"].get("attention_dropout")):
