@@ -1,6 +1,11 @@
 """What holds for all tests."""
 
-import pytest
+import os
+
+# Before torch is imported. Workers share the cores, and with more threads would mostly wait for each other's.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import pytest  # noqa: E402
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
