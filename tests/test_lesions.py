@@ -63,7 +63,8 @@ def test_afterwards_the_model_is_as_it_was(lesion):
         assert not torch.equal(scores(model), intact)
         raise KeyError
     assert torch.equal(scores(model), intact)
-    assert {k: v.tolist() for k, v in model.state_dict().items()} == {k: v.tolist() for k, v in weights.items()}
+    # fairseq never sets the `_float_tensor` of its positions, which may be NaN
+    torch.testing.assert_close(dict(model.state_dict()), weights, rtol=0, atol=0, equal_nan=True)
     hooks = ("_forward_hooks", "_forward_pre_hooks")
     assert not any(getattr(module, kind) for module in model.modules() for kind in hooks)
 
