@@ -1,6 +1,7 @@
 """Workers side by side: start them, show how far they are, collect what failed. A failed run stops no other."""
 
 import contextlib
+import ctypes
 import math
 import os
 import signal
@@ -11,6 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from pathlib import Path
 from queue import SimpleQueue
 
 from rich.console import Console
@@ -42,6 +44,18 @@ class Worker:
 
 class _Asked(BaseException):
     """A signal asks this process to end."""
+
+
+def count_gpus() -> int:
+    """The GPUs that torch sees. It takes seconds to import: where there is no driver, it is not asked."""
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        if not Path("/dev/kfd").exists():  # AMD's
+            return 0
+    import torch
+
+    return torch.cuda.device_count()
 
 
 def launch(runs: Sequence[Run], places: int, gpus: int) -> list[Failure]:

@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from memtrans.configuration import CONFIGS, check_fit, compose
 from memtrans.corpora import Prepared, foresee, prepare
 from memtrans.errors import UserError
-from memtrans.launch import Failure, launch
+from memtrans.launch import Failure, count_gpus, launch
 from memtrans.runs import Run, plan_run
 from memtrans.sweeps_spec import SweepRow, SweepSpec, load_sweeps
 
@@ -93,9 +93,7 @@ def run_missing(runs: Sequence[Run], jobs: int | None, runs_per_gpu: int) -> lis
     missing = [run for run in runs if run.record() is None]
     if not missing:
         return []
-    import torch  # only when something is to run: it takes seconds
-
-    gpus = torch.cuda.device_count()
+    gpus = count_gpus()
     return launch(missing, places(jobs, gpus, runs_per_gpu, missing[0].gpus), gpus)
 
 

@@ -19,6 +19,7 @@ from statistics import mean
 
 from memtrans.errors import UserError
 from memtrans.files import write_json
+from memtrans.launch import count_gpus
 from memtrans.progress import say
 from memtrans.runlog import last_error
 from memtrans.runs import Run, train_arguments
@@ -43,9 +44,9 @@ class Place:
 
 def find_device() -> Place:
     """This machine's GPUs, or its processors if torch sees none."""
-    import torch  # it takes seconds
+    if gpus := count_gpus():
+        import torch
 
-    if gpus := torch.cuda.device_count():
         return Place(torch.cuda.get_device_name(0), gpus)
     return Place(f"{len(os.sched_getaffinity(0))} CPU cores of {platform.node()}", 0)
 

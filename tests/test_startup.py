@@ -1,22 +1,49 @@
-"""Help comes at once: no command imports for it what takes long. Speeds are in benchmarks/startup.py."""
+"""No process imports what takes long and what it does not need. Speeds are in benchmarks/startup.py."""
 
+import ctypes
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
+import workers
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SLOW = {"torch", "fairseq", "scipy", "matplotlib", "wandb", "submitit"}
 
 
+def imports(*command: str) -> tuple[str, set[str]]:
+    """What a process printed, and the modules that it imported, by their full names."""
+    ran = subprocess.run([sys.executable, "-X", "importtime", *command], cwd=REPOSITORY, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr[-2000:]
+    return ran.stdout, set(re.findall(r"^import time:.*\| +([\w.]+)$", ran.stderr, re.MULTILINE))
+
+
 @pytest.mark.parametrize("script", sorted(path.stem for path in (REPOSITORY / "scripts").glob("[!_]*.py")))
 def test_help_imports_nothing_slow(script):
-    command = [sys.executable, "-X", "importtime", "-m", f"scripts.{script}", "--help"]
-    ran = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
-    assert ran.returncode == 0
-    assert script in ran.stdout
-    imported = set(re.findall(r"^import time:.*\| +(\w+)$", ran.stderr, re.MULTILINE))
+    said, imported = imports("-m", f"scripts.{script}", "--help")
+    assert script in said
     assert "memtrans" in imported
     assert imported & SLOW == set()
+
+
+def test_a_machine_without_a_driver_has_no_gpus_for_which_torch_is_not_asked():
+    said, imported = imports("-c", "from memtrans.launch import count_gpus; print(count_gpus())")
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        assert said == "0\n"
+        assert "torch" not in imported
+    else:
+        assert said == f"{torch.cuda.device_count()}\n"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("optimizer", ["adam", "fused_adam"])
+def test_a_training_that_compiles_nothing_does_not_import_the_compiler(optimizer, tmp_path):
+    run = workers.make_run("translation", tmp_path, tmp_path, f"train.optimizer={optimizer}")
+    _, imported = imports("-m", "memtrans.worker", str(run.folder), "train")
+    assert "torch" in imported
+    assert "torch._dynamo" not in imported

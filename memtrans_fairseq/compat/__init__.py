@@ -39,6 +39,7 @@ from .training import (
     bf16_without_tpu,
     no_encoder_fast_path,
     no_numbers_that_nobody_reads,
+    optimizers_leave_the_compiler_alone,
     wandb_begins_once,
 )
 
@@ -73,6 +74,7 @@ def apply() -> None:
         amp_scales_as_its_optimizer,
         amp_waits_for_no_number,
         no_numbers_that_nobody_reads,
+        optimizers_leave_the_compiler_alone,
         whole_checkpoint_copies,
         full_disks_are_named,
         own_hydra_version,

@@ -4,6 +4,7 @@ import atexit
 import contextlib
 import functools
 import importlib
+import inspect
 import queue
 import threading
 import time
@@ -124,6 +125,19 @@ def no_numbers_that_nobody_reads() -> None:
             return original(self, logging_outputs, sample_size, grad_norm)
 
     Trainer._reduce_and_log_stats = reduce_and_log_stats
+
+
+@functools.cache
+def optimizers_leave_the_compiler_alone() -> None:
+    """Symptom: a training's first optimiser takes a second, on a slow disk four: it imports torch's compiler.
+
+    Since torch 2.1, to keep some of its methods out of compiled code. Scope: these methods; no optimiser is compiled
+    here. (torch's own optimisers do it in `step` too: see `optim.fused_adam`.)
+    """
+    from torch.optim import Optimizer
+
+    for name in ("add_param_group", "load_state_dict", "state_dict", "zero_grad"):
+        setattr(Optimizer, name, inspect.unwrap(getattr(Optimizer, name)))
 
 
 @functools.cache

@@ -1,5 +1,6 @@
 """Adam in torch's fused kernels: fairseq's own updates one parameter after another, in a dozen kernels each."""
 
+import inspect
 import math
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -15,6 +16,9 @@ from ..variants import SettingError
 
 class AdamW(torch.optim.AdamW):
     """torch's, which goes on from a checkpoint of any device: fused or not as it was made, not as that one was."""
+
+    # without torch's wrapper, which imports its compiler: see `compat.training.optimizers_leave_the_compiler_alone`
+    step = torch.no_grad()(inspect.unwrap(torch.optim.AdamW.step))
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         groups = [group | {"fused": self.defaults["fused"]} for group in state_dict["param_groups"]]
