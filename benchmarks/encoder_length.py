@@ -37,6 +37,7 @@ def main() -> None:
     parser.add_argument("--sentences", type=int, default=1, help="of a batch")
     parser.add_argument("--ragged", action="store_true", help="sentences are not of the same length")
     parser.add_argument("--compile", action="store_true", help="by torch.compile")
+    parser.add_argument("--models", nargs="+", choices=list(MODELS), default=list(MODELS), metavar="MODEL")
     parser.add_argument("--layers", type=int, default=6)
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
@@ -45,11 +46,11 @@ def main() -> None:
     no_cudnn_attention()
     gpu = torch.cuda.is_available()
     print(f"{torch.cuda.get_device_name() if gpu else 'CPU'}, torch {torch.__version__}\n")
-    print("| subwords |" + "".join(f" {name}, ms |" + f" {name}, MB |" * gpu for name in MODELS))
-    print("|---:|" + "---:|" * len(MODELS) * (1 + gpu))
+    print("| subwords |" + "".join(f" {name}, ms |" + f" {name}, MB |" * gpu for name in options.models))
+    print("|---:|" + "---:|" * len(options.models) * (1 + gpu))
     found = []
     for length in options.lengths:
-        found.append([number for name in MODELS for number in cost(name, length, options)])
+        found.append([number for name in options.models for number in cost(name, length, options)])
         print(f"| {length:,} | {' | '.join(f'{number:,.1f}' for number in found[-1])} |", flush=True)
     ratios = [f"{last / first:.1f} x" for first, last in zip(found[0], found[-1], strict=True)]
     print(f"| {options.lengths[-1] / options.lengths[0]:.0f} x | {' | '.join(ratios)} |")

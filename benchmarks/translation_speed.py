@@ -2,10 +2,10 @@
 
     python benchmarks/translation_speed.py [--rows transformer mem20 ...] [--max-tokens 32768] [--repeats 3] [...]
 
-Peers in the same job: `stock`, fairseq's transformer_wmt_en_de with fairseq's usual options (fp16, its `adam`), and
-`limit`, torch's own nn.Transformer of the same shape: compiled, bf16 autocast, fused Adam, one fixed batch without any
-padding, no data loading, no dropout of attention. Text is random, with the lengths of WMT-14 (log-normal, mean 28
-subwords) and the frequencies of words over 32,000 entries.
+Peers in the same job, with as many layers: `stock`, fairseq's transformer_wmt_en_de with fairseq's usual options (fp16,
+its `adam`), and `limit`, torch's own nn.Transformer of the same shape: compiled, bf16 autocast, fused Adam, one fixed
+batch without any padding, no data loading, no dropout of attention. Text is random, with the lengths of WMT-14
+(log-normal, mean 28 subwords) and the frequencies of words over 32,000 entries.
 
 Rates are unpadded target tokens per second. Those of fairseq's trainer are what it logs every 20 updates, the harmonic
 mean without the first quarter of the updates; the limit's batch has as many tokens as the others have room for. Each
@@ -137,7 +137,7 @@ def write_corpus(folder: Path, pairs: int) -> Prepared:
 
 def measure_all(row: str, options: argparse.Namespace, corpus: Prepared) -> dict[str, Any]:
     """`options.at_once` measurements side by side: the sum of their rates, or {"error": why there is none}."""
-    task = {"row": row, "toy": options.cpu_toy, "updates": options.updates, "max_tokens": options.max_tokens}
+    task = {"row": row, "toy": options.cpu_toy, "max_tokens": options.max_tokens, "layers": layers(options)}
     if not row.startswith("limit"):
         task["arguments"] = arguments(row, options, corpus)
         task["processes"] = 1 if row == "stock" else options.gpus  # stock fairseq starts its own
@@ -147,6 +147,11 @@ def measure_all(row: str, options: argparse.Namespace, corpus: Prepared) -> dict
         if "error" in result:
             return result
     return results[0] | {"training": sum(result["training"] for result in results)}
+
+
+def layers(options: argparse.Namespace) -> int:
+    """Of the encoder, and as many of the decoder."""
+    return 1 if options.cpu_toy else compose([f"size={options.size}"]).model.encoder_layers
 
 
 def measure(task: dict[str, Any], options: argparse.Namespace, folder: Path, number: int) -> dict[str, Any]:
@@ -170,9 +175,9 @@ def arguments(row: str, options: argparse.Namespace, corpus: Prepared) -> list[s
     length += ["--no-save", "--disable-validation", "--save-dir", ".", *(["--cpu"] if options.cpu_toy else [])]
     length += ["--num-workers", "0" if options.cpu_toy else "1"]
     if row == "stock":
-        toy = ["--encoder-layers", "1", "--decoder-layers", "1"] if options.cpu_toy else []
         stock = [word for word in STOCK.split() if not (options.cpu_toy and word == "--fp16")]
-        return [str(corpus.path / "bin"), *stock, *toy, *length, "--max-tokens", str(options.max_tokens)]
+        shape = ["--encoder-layers", str(layers(options)), "--decoder-layers", str(layers(options))]
+        return [str(corpus.path / "bin"), *stock, *shape, *length, "--max-tokens", str(options.max_tokens)]
     wanted = [f"size={options.size}", "protocol=full", *ROWS[row], *options.overrides]
     if options.cpu_toy:
         wanted += ["model.encoder_layers=1", "model.decoder_layers=1", "train.precision=fp32"]
@@ -207,10 +212,10 @@ def limit(task: dict[str, Any], memory: int) -> dict[str, float]:
     from torch.nn import functional as F
 
     device, toy = ("cpu", True) if task["toy"] else ("cuda", False)
-    width, layers, steps = 512, 1 if toy else 6, 2 if toy else 60
+    width, steps = 512, 2 if toy else 60
     rows = max(1, task["max_tokens"] // LIMIT_LENGTH)
     shape: Any = {"dim_feedforward": 2048, "dropout": 0.1, "batch_first": True, "bias": True}
-    model = nn.Transformer(width, 8, layers, layers, **shape).to(device)
+    model = nn.Transformer(width, 8, task["layers"], task["layers"], **shape).to(device)
     words = nn.Embedding(ENTRIES, width).to(device)
     slots = nn.Parameter(torch.randn(memory, width, device=device))
     for attention in (module for module in model.modules() if isinstance(module, nn.MultiheadAttention)):
