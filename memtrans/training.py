@@ -39,7 +39,7 @@ def ready(run: Run) -> bool:
 def train(run: Run, ranks: Ranks, stops: Stops) -> None:
     """Train, or continue, until the run's last update. Raises UserError for what the user can mend."""
     import memtrans_fairseq.cli
-    from memtrans_fairseq.preemption import stoppable
+    from memtrans_fairseq.preemption import Stopped, stoppable
     from memtrans_fairseq.sharing import shared_batches
 
     options = [*train_arguments(run), *_loading_flags(), *rank_flags(ranks)]
@@ -53,6 +53,9 @@ def train(run: Run, ranks: Ranks, stops: Stops) -> None:
     try:
         with _failures(ranks, stops), sharing, stoppable(lambda: stops.asked, stops.wait):
             memtrans_fairseq.cli.main(["train", *options])
+    except Stopped:
+        leave(ranks)
+        raise
     finally:
         for helper in multiprocessing.active_children():
             helper.kill()
@@ -80,6 +83,7 @@ def join(ranks: Ranks, wanted: bool = False) -> bool:
 
 
 def leave(ranks: Ranks) -> None:
+    """Part from the others. The threads of a group that is left to the end of its process may abort it."""
     if ranks.several:
         from torch import distributed
 

@@ -6,7 +6,6 @@ is drawn from the seed and the number of the update. A training that goes on fro
 
 import logging
 import os
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -19,9 +18,16 @@ Function = Callable[..., Any]
 logger = logging.getLogger(__name__)
 
 
+class Stopped(SystemExit):
+    """All ranks end after the same update, with everything saved. Status 75."""
+
+    def __init__(self) -> None:
+        super().__init__(os.EX_TEMPFAIL)
+
+
 @contextmanager
 def stoppable(asked: Callable[[], bool], begins: Callable[[], None]) -> Iterator[None]:
-    """In this block, `memtrans-fairseq train` ends with status 75 after the update in which some rank is `asked` to.
+    """In this block, `memtrans-fairseq train` raises Stopped after the update in which some rank is `asked` to end.
 
     It validates and saves as it would have, then saves `checkpoint_last.pt`, wherever in the epoch. (At its end it
     goes on to the first update of the next, if there is one.) `begins` is called where the first update is near.
@@ -44,7 +50,7 @@ def stoppable(asked: Callable[[], bool], begins: Callable[[], None]) -> Iterator
                 train.checkpoint_utils.save_checkpoint(cfg.checkpoint, trainer, epoch_itr, None)
                 _any_rank(trainer, True)  # no rank leaves before the first one has saved
                 logger.info("stopped after update %d; the same command continues", trainer.get_num_updates())
-                sys.exit(os.EX_TEMPFAIL)
+                raise Stopped
             return losses, ended
 
         return validate_and_save
