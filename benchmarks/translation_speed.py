@@ -151,7 +151,11 @@ def measure_all(row: str, options: argparse.Namespace, corpus: Prepared) -> dict
 
 def layers(options: argparse.Namespace) -> int:
     """Of the encoder, and as many of the decoder."""
-    return 1 if options.cpu_toy else compose([f"size={options.size}"]).model.encoder_layers
+    model = compose([f"size={options.size}", *options.overrides]).model
+    encoder, decoder = model.encoder_layers, model.decoder_layers
+    if encoder != decoder:
+        raise UserError(f"{encoder} layers of the encoder, {decoder} of the decoder: peers have as many of both")
+    return 1 if options.cpu_toy else encoder
 
 
 def measure(task: dict[str, Any], options: argparse.Namespace, folder: Path, number: int) -> dict[str, Any]:

@@ -12,7 +12,6 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
-from pathlib import Path
 from queue import SimpleQueue
 
 from rich.console import Console
@@ -25,6 +24,7 @@ from memtrans.runs import Run
 from memtrans.stops import SIGNALS, STOPPED
 
 POLL_SECONDS = 0.5
+DEVICES = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")  # NVIDIA's, on Windows' Linux, AMD's
 PLAIN_SECONDS = 20.0  # between two progress lines of a run where there is no terminal
 
 
@@ -47,11 +47,11 @@ class _Asked(BaseException):
 
 
 def count_gpus() -> int:
-    """The GPUs that torch sees. It takes seconds to import: where there is no driver, it is not asked."""
-    try:
-        ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        if not Path("/dev/kfd").exists():  # AMD's
+    """The GPUs that torch sees. It takes seconds to import: where there is no trace of a driver, it is not asked."""
+    if not any(map(os.path.exists, DEVICES)):
+        try:
+            ctypes.CDLL("libcuda.so.1")  # which may make the device files when it is first used
+        except OSError:
             return 0
     import torch
 

@@ -124,10 +124,10 @@ def test_a_kernel_of_the_gpu_sees_what_padded_attention_sees(causal, kernel):
         torch.testing.assert_close(fast, slow, atol=2e-2, rtol=2e-2)
 
 
-def on_gpu(name: str, **options: Any) -> torch.nn.Module:
-    """A model that is wide enough for the kernels of a GPU."""
+def wide_enough(name: str, **options: Any) -> torch.nn.Module:
+    """For the kernels of a GPU."""
     wide = {"encoder_embed_dim": 64, "decoder_embed_dim": 64, "decoder_output_dim": 64, "dropout": 0.0}
-    return toy.build(name, **wide, **options).cuda().train()
+    return toy.build(name, **wide, **options).train()
 
 
 @pytest.mark.gpu
@@ -148,7 +148,7 @@ def test_a_compiled_model_learns_what_a_padded_one_learns(name, options, cuda_gr
     Half precision moves these gradients by less than 2 %, a decoder that reads other rows, or memory without its
     positions, by more than 28 %.
     """
-    model, data = on_gpu(name, **options), pairs(100)
+    model, data = wide_enough(name, **options).cuda(), pairs(100)
     dataset, batches = packed(data)
     task = type("Task", (), {"target_dictionary": toy.DICTIONARY})
     criterion = PackedCrossEntropy(task, False, SMOOTHING, 0, False, compile=True, cuda_graphs=cuda_graphs)
@@ -176,7 +176,7 @@ def test_a_compiled_model_learns_what_a_padded_one_learns(name, options, cuda_gr
 def test_gradients_of_several_batches_add_up_where_one_graph_makes_them(name, compiles_anew):
     """A CUDA graph writes its gradients, and its losses, to the same places each time."""
     more = {} if name == "transformer" else {"memory_tokens": 3}
-    model = on_gpu(name, **more)
+    model = toy.shake(wide_enough(name, **more)).cuda()
     task = type("Task", (), {"target_dictionary": toy.DICTIONARY})
     criterion = PackedCrossEntropy(task, False, SMOOTHING, 0, False, compile=True, cuda_graphs=True)
     dataset, batches = packed(pairs(300))

@@ -131,8 +131,9 @@ def no_numbers_that_nobody_reads() -> None:
 def optimizers_leave_the_compiler_alone() -> None:
     """Symptom: a training's first optimiser takes a second, on a slow disk four: it imports torch's compiler.
 
-    Since torch 2.1, to keep some of its methods out of compiled code. Scope: these methods; no optimiser is compiled
-    here. (torch's own optimisers do it in `step` too: see `optim.fused_adam`.)
+    Since torch 2.1, to keep some of its methods out of compiled code. Scope: these methods of every optimiser in the
+    process, so that whoever compiles a whole step compiles them too; nothing here does. (torch's own optimisers import
+    it in `step` as well: see `optim.fused_adam`.)
     """
     from torch.optim import Optimizer
 

@@ -121,7 +121,8 @@ class Shift(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return unshift(gradient, ctx.distances), None
+        function = unshift if torch.compiler.is_compiling() else _unshifted  # a custom operator imports the compiler
+        return function(gradient, ctx.distances), None
 
 
 def _shifted(scores: Tensor, keys: int) -> Tensor:
@@ -129,12 +130,14 @@ def _shifted(scores: Tensor, keys: int) -> Tensor:
     return scores.flatten(-2)[..., queries - 1 : -1].unflatten(-1, (queries, -1))[..., :keys]
 
 
-@torch.library.custom_op("memtrans::unshift", mutates_args=())  # as one step torch.compile leaves it alone
-def unshift(gradient: Tensor, distances: int) -> Tensor:
+def _unshifted(gradient: Tensor, distances: int) -> Tensor:
     """The gradient of `Shift`: ... x Q x K to ... x Q x N."""
     found = gradient.new_zeros(*gradient.shape[:-1], distances)
     _shifted(found, gradient.size(-1)).copy_(gradient)
     return found
+
+
+unshift = torch.library.custom_op("memtrans::unshift", _unshifted, mutates_args=())  # as one step of what is compiled
 
 
 @unshift.register_fake
