@@ -36,10 +36,10 @@ demo: $(INSTALLED)  ## the whole job in miniature: generate corpora, train eight
 	$(RUN) -m scripts.sweep sweep=demo_lm paths.results=runs/demo
 
 test: $(INSTALLED)  ## all tests
-	$(RUN) -m pytest -n auto
+	$(RUN) -m pytest -n auto --dist worksteal
 
 test-fast: $(INSTALLED)  ## the tests that take seconds
-	$(RUN) -m pytest -n auto -m 'not slow'
+	$(RUN) -m pytest -n auto --dist worksteal -m 'not slow'
 
 lint: $(INSTALLED)  ## ruff and mypy
 	$(RUN) -m ruff check .
