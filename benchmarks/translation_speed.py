@@ -198,11 +198,12 @@ def child(task: dict[str, Any]) -> None:
     if task["processes"] > 1 and not ranks.several:
         sys.exit(start(task["processes"], [sys.executable, *sys.argv]))
     import memtrans_fairseq.cli
+    from memtrans_fairseq.preemption import stoppable
     from memtrans_fairseq.sharing import shared_batches
 
     join(ranks, True)
     several = rank_flags(ranks) if task["processes"] > 1 else []
-    with shared_batches() if ranks.several else nullcontext():
+    with stoppable(lambda: False, lambda: None), shared_batches() if ranks.several else nullcontext():
         memtrans_fairseq.cli.main(["train", *task["arguments"], *several])
     leave(ranks)
     if ranks.rank == 0:

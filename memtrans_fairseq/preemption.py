@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from .compat.hooks import replaced
+from .compat.ranks import sums_on_the_cpu
 
 Function = Callable[..., Any]
 logger = logging.getLogger(__name__)
@@ -64,6 +65,7 @@ def _any_rank(trainer: Any, asked: bool) -> bool:
         return asked
     from fairseq.distributed import utils
 
-    flag = torch.tensor([float(asked)], device=trainer.device)
-    utils.all_reduce(flag, group=trainer.data_parallel_process_group, op="max")
+    group = trainer.data_parallel_process_group
+    flag = torch.tensor([float(asked)], device="cpu" if sums_on_the_cpu(group) else trainer.device)
+    utils.all_reduce(flag, group=group, op="max")
     return bool(flag.item())

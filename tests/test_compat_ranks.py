@@ -1,6 +1,9 @@
 """Cures of training with several processes: the same sums, on the same side."""
 
+from types import SimpleNamespace
+
 import memtrans_fairseq  # noqa: F401  (must come before fairseq)
+from memtrans_fairseq.preemption import _any_rank
 
 import pytest
 import torch
@@ -25,6 +28,12 @@ def test_numbers_of_the_cpu_stay_numbers_without_loss(group):
     assert not torch.is_tensor(found["words"])
     assert not torch.is_tensor(found["seconds"])
     assert torch.equal(found["counted"], torch.tensor(7.0, dtype=torch.double))
+
+
+def test_whether_to_stop_is_asked_without_the_gpu(group):
+    """After every update: it would wait for the GPU to end that one before it prepares the next."""
+    trainer = SimpleNamespace(data_parallel_world_size=2, data_parallel_process_group=group, device="a GPU")
+    assert [_any_rank(trainer, asked) for asked in (False, True)] == [False, True]
 
 
 GRADIENTS = """

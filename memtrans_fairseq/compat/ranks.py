@@ -107,6 +107,13 @@ def gradients_are_summed_in_one_piece() -> None:
     LegacyDistributedDataParallel.all_reduce_grads = all_reduce_grads
 
 
+def sums_on_the_cpu(group: Any) -> bool:
+    """Whether numbers of the CPU need not go through the GPU, where they would wait behind the work of an update."""
+    import torch
+
+    return "cpu:" in torch.distributed.get_backend_config(group)
+
+
 @functools.cache
 def numbers_of_the_cpu_are_summed_there() -> None:
     """Symptom: with several GPUs each stands still after every update, until counts of words are back on its CPU.
@@ -118,9 +125,6 @@ def numbers_of_the_cpu_are_summed_there() -> None:
     import torch
     from fairseq.distributed import utils
     from fairseq.trainer import Trainer
-
-    def sums_on_the_cpu(group: Any) -> bool:
-        return "cpu:" in torch.distributed.get_backend_config(group)
 
     all_reduce_dict, check_norms = utils.all_reduce_dict, Trainer._check_grad_norms
 
