@@ -69,6 +69,8 @@ report: $(INSTALLED)  ## write results/report/ from the records: a page, Markdow
 	$(RUN) -m scripts.report
 
 bench: $(INSTALLED)  ## speed on a GPU: training, decoding, length, language models (alone on the machine)
+	@$(RUN) -c 'import sys, torch; torch.cuda.is_available() or \
+		sys.exit("error: make bench needs a GPU, and torch sees none here; make bench-cpu does without")'
 	@mkdir -p runs/bench; status=0; \
 	$(RUN) benchmarks/translation_speed.py --json runs/bench/translation.json || status=1; \
 	$(RUN) benchmarks/decoding_speed.py --json runs/bench/decoding.json || status=1; \

@@ -146,7 +146,9 @@ def plan_run(config: DictConfig, prepared: Prepared) -> Run:
 
 
 def _check(values: Mapping[str, Any], manifest: Mapping[str, Any]) -> None:
-    train = values["train"]
+    train, seed = values["train"], values["seed"]
+    if type(seed) is not int or not 0 <= seed < 2**32:
+        raise UserError(f"seed={seed}: expected a whole number from 0 to {2**32 - 1}")
     if train["precision"] not in PRECISIONS:
         raise UserError(f"train.precision={train['precision']}: expected {', '.join(PRECISIONS)}")
     if not train["max_update"] and not train["max_epoch"]:

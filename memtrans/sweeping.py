@@ -2,7 +2,9 @@
 
 import os
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -32,18 +34,24 @@ def plan_sweep(
 ) -> tuple[list[DictConfig], dict[str, str]]:
     """The composed config of every row and seed, and why rows, by label, have none.
 
-    Seed by seed, so that an early stop leaves whole comparisons. Raises UserError if no row can be composed.
+    Seed by seed, so that an early stop leaves whole comparisons. Raises UserError for what are no seeds, and if no row
+    can be composed.
     """
+    given: Any = OmegaConf.to_object(seeds) if OmegaConf.is_config(seeds) else seeds
+    try:
+        sweep = replace(sweep, seeds=given)
+    except UserError as error:
+        raise UserError(f"{error}; give them as seeds=[1,2]") from None
     kept = [override for override in further if override.partition("=")[0] not in NOT_FOR_RUNS]
     for override in kept:
         key, _, value = override.partition("=")
         if key == "seed":
-            raise UserError(f"{override}: a sweep has several; give seeds=[{value}]")
+            raise UserError(f"{override}: a sweep has several; give seeds=[{value.strip('[]')}]")
         if key.lstrip("+") in {*DECIDED_BY_ROWS, *_decided_models(sweep)}:
             raise UserError(f"{override}: the sweep's rows decide that; use scripts.train, or a sweep file of your own")
     configs: list[DictConfig] = []
     refused: dict[str, str] = {}
-    for seed, row in ((seed, row) for seed in seeds for row in sweep.rows):
+    for seed, row in ((seed, row) for seed in sweep.seeds for row in sweep.rows):
         if row.label in refused:
             continue
         try:
@@ -84,7 +92,7 @@ def runs_meant(config: DictConfig, overrides: Iterable[str]) -> list[Run]:
     if "sweep" not in config:
         return [Run.read(path.parent) for path in sorted(Path(config.paths.runs).glob("*/run.json"))]
     sweep = load_sweeps(CONFIGS)[config.sweep.name]
-    configs, _ = plan_sweep(sweep, config.seeds or sweep.seeds, overrides)
+    configs, _ = plan_sweep(sweep, sweep.seeds if config.seeds is None else config.seeds, overrides)
     return [plan_run(each, foresee(each.corpus, Path(each.paths.data))) for each in configs]
 
 

@@ -28,9 +28,11 @@ from memtrans.tables.show import write_and_show
 def main(config: DictConfig) -> None:
     if "sweep" not in config:
         raise UserError("which table? Give sweep=NAME, for example sweep=demo; see configs/sweep")
+    if config.jobs is not None and (type(config.jobs) is not int or config.jobs < 1):
+        raise UserError(f"jobs={config.jobs}: expected a whole number of runs side by side, at least 1")
     sweep = load_sweeps(CONFIGS)[config.sweep.name]
     overrides = HydraConfig.get().overrides.task
-    configs, refused = plan_sweep(sweep, config.seeds or sweep.seeds, overrides)
+    configs, refused = plan_sweep(sweep, sweep.seeds if config.seeds is None else config.seeds, overrides)
     for label, reason in refused.items():
         say(f"{label}: left out: {reason}")
     runs: list[Run] = []

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 from make_records import record
+from omegaconf import OmegaConf
 
 from memtrans.configuration import CONFIGS, compose
 from memtrans.corpora import Prepared
 from memtrans.errors import UserError
+from memtrans.jobs import language_modeling, translation
 from memtrans.records import Record, load_all
 from memtrans.runlog import last_error, read_progress
 from memtrans.runs import Run, averaged_checkpoints, plan_run, train_arguments
@@ -208,6 +210,22 @@ def test_what_no_row_can_be_composed_with_is_said_once(toy_sweep):
         plan_sweep(toy_sweep, (1, 2), ["train.lrr=1"])
 
 
+@pytest.mark.parametrize(
+    ("seeds", "says"),
+    [
+        (1, r"seeds: expected a list, found 1; give them as seeds=\[1,2\]"),
+        ("abc", "seeds: expected a list, found 'abc'"),
+        (["a"], r"seeds\[0\]: expected a whole number, found 'a'"),
+        ([1, 1], "seeds: expected each once, found 1, 1"),
+        ([], "seeds: empty"),
+    ],
+)
+def test_what_are_no_seeds_is_refused(toy_sweep, seeds, says):
+    for given in (seeds, OmegaConf.create({"seeds": seeds}).seeds):
+        with pytest.raises(UserError, match=says):
+            plan_sweep(toy_sweep, given, [])
+
+
 @pytest.mark.parametrize("override", ["model.dropout=0.1", "+model.dropout=0.1", "variant=transformer", "seed=1"])
 def test_what_the_rows_decide_is_not_for_the_command_line(toy_sweep, override):
     with pytest.raises(UserError, match="the sweep's rows decide that|a sweep has several"):
@@ -237,6 +255,11 @@ def test_what_is_beyond_the_limits_of_a_sweep_is_named(tmp_path, toy_sweep, scor
     assert beyond_limits(replace(sweep, floor=None, ceiling=None), [run]) == []
 
 
+def test_a_run_of_one_sentence_of_a_large_corpus_is_some_of_an_epoch():
+    assert 0 < translation.epochs({"bsz": {"sum": 1}}, {"pairs": 4_508_785}) < 1e-6
+    assert 0 < language_modeling.epochs({"wpb": {"sum": 10}}, {"tokens": 103_227_021}) < 1e-6
+
+
 # settings that cannot work
 
 
@@ -249,6 +272,11 @@ def test_what_is_beyond_the_limits_of_a_sweep_is_named(tmp_path, toy_sweep, scor
         (["train.max_epoch=null"], "training would never end"),
         (["protocol.checkpoint=averag"], "protocol.checkpoint=averag: expected best, last or 'average N'"),
         (["protocol.sentences=0"], "protocol.sentences=0: expected a whole number of at least 1"),
+        (["protocol.lenpen=x"], "protocol.lenpen=x: expected a number"),
+        (["protocol.max_len_a=true"], "protocol.max_len_a=True: expected a number"),
+        (["seed=one"], "seed=one: expected a whole number from 0 to 4294967295"),
+        (["seed=-1"], "seed=-1: expected"),
+        (["seed='1'"], "seed=1: expected"),
         (["protocol.beam=null"], "protocol.beam=None: expected a whole number of at least 1"),
         (["tracking.wandb=offlin"], "tracking.wandb=offlin: expected null, offline or online"),
         (["size=base", "train.packed=false", "train.compile=true"], "train.compile=true is for packed batches"),

@@ -105,7 +105,7 @@ def made_up(train: Mapping[str, Any], vocabulary: int) -> tuple[list[str], dict[
 
 
 def epochs(meters: Mapping[str, Any], train_split: Mapping[str, Any]) -> float:
-    return round(meters["wpb"]["sum"] / train_split["tokens"], 4)
+    return meters["wpb"]["sum"] / train_split["tokens"]
 
 
 def score_split(

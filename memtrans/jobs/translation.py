@@ -48,6 +48,9 @@ def check(values: Mapping[str, Any]) -> None:
         value = values["protocol"][key]
         if not (isinstance(value, int) and value > 0) and (key, value) != ("sentences", None):
             raise UserError(f"protocol.{key}={value}: expected a whole number of at least 1")
+    for key in ("lenpen", "max_len_a", "max_len_b"):
+        if type(value := values["protocol"][key]) not in (int, float):
+            raise UserError(f"protocol.{key}={value}: expected a number")
 
 
 def task_arguments(run: "Run") -> list[str]:
@@ -98,7 +101,7 @@ def made_up(train: Mapping[str, Any], vocabulary: int) -> tuple[list[str], None]
 
 
 def epochs(meters: Mapping[str, Any], train_split: Mapping[str, Any]) -> float:
-    return round(meters["bsz"]["sum"] / train_split["pairs"], 2)
+    return meters["bsz"]["sum"] / train_split["pairs"]
 
 
 def score_split(
