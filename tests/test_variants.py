@@ -299,19 +299,45 @@ def test_the_decoder_follows_the_encoders_width():
 # --- a few memory rows that look at many padded ones
 
 
+@pytest.mark.parametrize("lengths", [[90, 90], [90, 40, 70]])
 @pytest.mark.parametrize("name", ["mem_ctrl", "mem_bottleneck"])
-def test_attention_of_a_few_rows_is_the_same_however_it_is_computed(name, monkeypatch):
+def test_a_few_rows_learn_the_same_without_projecting_those_that_they_see(name, lengths, monkeypatch):
     model = shake(build(f"{name}_transformer", memory_tokens=2)).train()
-    attention, plain = model.encoder.layers[0].memory_block.attention, []
-    attention.register_forward_pre_hook(lambda *call: plain.append(call[2]["need_weights"]), with_kwargs=True)
+    calls = calls_of_memory(model)
     found = []
     for one_sided in (10**6, block.ONE_SIDED):
         monkeypatch.setattr(block, "ONE_SIDED", one_sided)
         model.zero_grad()
         torch.manual_seed(0)
-        out = model.encoder(batch(sentences([90, 40, 70])))["encoder_out"][0]
+        out = model.encoder(batch(sentences(lengths)))["encoder_out"][0]
         out.square().sum().backward()
-        found.append([out, *(p.grad for p in model.encoder.parameters() if p.grad is not None)])
-    assert plain == [False, True]
-    for fused, plainly in zip(*found, strict=True):
-        torch.testing.assert_close(plainly, fused, atol=1e-3, rtol=1e-3)
+        found.append({"out": out} | {n: p.grad for n, p in model.encoder.named_parameters() if p.grad is not None})
+    assert calls == [False]  # the second time, no module of attention is asked
+    assert found[0].keys() == found[1].keys()
+    for key, expected in found[0].items():
+        torch.testing.assert_close(found[1][key], expected, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("options", "training"), [({}, False), ({"attention_dropout": 0.2}, True), ({"quant_noise_pq": 0.2}, True)]
+)
+def test_where_a_module_of_attention_is_needed_a_few_padded_rows_are_plain_products(options, training, monkeypatch):
+    """Where it is watched (probes watch in eval mode), and for dropout and noise."""
+    model = shake(build("mem_bottleneck_transformer", memory_tokens=2, **options)).train(training)
+    calls = calls_of_memory(model)
+    found = []
+    for one_sided in (10**6, block.ONE_SIDED):
+        monkeypatch.setattr(block, "ONE_SIDED", one_sided)
+        torch.manual_seed(0)
+        found.append(model.encoder(batch(sentences([90, 40, 70])))["encoder_out"][0])
+    assert calls == [False, True]
+    if not training:
+        torch.testing.assert_close(*found)
+
+
+def calls_of_memory(model):
+    """Fills with whether weights are asked for, at each call of the first layer's attention of memory."""
+    calls = []
+    attention = model.encoder.layers[0].memory_block.attention
+    attention.register_forward_pre_hook(lambda *call: calls.append(call[2]["need_weights"]), with_kwargs=True)
+    return calls
