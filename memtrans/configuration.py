@@ -12,15 +12,18 @@ import hydra
 import yaml
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import HydraException, MissingConfigException
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from memtrans.cluster import settings, slurm
 from memtrans.errors import UserError, did_you_mean, main_guard
 from memtrans.jobs import task_of
+from memtrans.kinds import check_kinds
 
 GROUPS = ("corpus", "size", "variant", "protocol", "sweep", "launcher")
+CHOSEN = GROUPS[:4]  # of which every run has one
 SECTIONS = (*GROUPS, "model", "train", "paths", "tracking")
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 PRIMARY = "main"  # not "config": fairseq registers a schema of that name, and Hydra would hold our file against it
@@ -47,6 +50,7 @@ def command(function: Callable[[DictConfig], None]) -> Callable[[], None]:
     def checked(config: DictConfig) -> None:
         _check_sections(config)
         settings.check(config)
+        _check_kinds(config)
         function(config)
 
     @functools.wraps(function)
@@ -110,6 +114,16 @@ def _check_sections(config: DictConfig) -> None:
             meant = [group for group in GROUPS if (CONFIGS / group / f"{value}.yaml").exists()]
             hint = f"; did you mean {meant[0]}={value}?" if meant else ""
             raise UserError(f"{section}={value}: {section} holds several settings; give {section}.NAME=VALUE{hint}")
+        if section in CHOSEN and section not in config:
+            names = ", ".join(path.stem for path in sorted((CONFIGS / section).glob("[!_]*.yaml")))
+            raise UserError(f"{section}: a config was chosen that is only a part of others; known: {names}")
+
+
+def _check_kinds(config: DictConfig) -> None:
+    """Refuse values of the wrong kind. Raises UserError."""
+    chosen = HydraConfig.get().runtime.choices
+    choices = [f"{group}={chosen[group]}" for group in GROUPS if chosen.get(group) is not None]
+    check_kinds(config, hydra.compose(PRIMARY, choices))
 
 
 @contextmanager
@@ -121,7 +135,11 @@ def _errors_in_one_line() -> Iterator[None]:
         known = [option for option in error.options or () if not option.startswith("_")]
         group, _, name = str(error.missing_cfg_file).rpartition("/")
         raise UserError(f"{group}={name}: no such config; {did_you_mean(name, known)}") from error
-    except (HydraException, OmegaConfBaseException) as error:
+    except OverrideParseException as error:
+        raise UserError(
+            f"{error.override}: not understood; expected NAME=VALUE, the value in quotes if it has blanks or signs"
+        ) from error
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
         line, cause = " ".join(str(error).split()), error.__cause__
         if isinstance(cause, ConfigAttributeError | ConfigKeyError) and isinstance(cause.parent_node, DictConfig):
             near = did_you_mean(str(cause.key), map(str, cause.parent_node))

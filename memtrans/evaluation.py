@@ -79,9 +79,10 @@ def translate(model: FairseqModel, task: Any, split: str, protocol: Mapping[str,
     """Detokenised translations of a split, in the order of the corpus."""
     task.load_dataset(split)
     data = task.dataset(split)
+    longest = max(map(data.num_tokens, range(len(data))))
     batches = task.get_batch_iterator(
         dataset=data,
-        max_tokens=protocol["batch_tokens"],
+        max_tokens=max(protocol["batch_tokens"], longest),
         max_positions=utils.resolve_max_positions(task.max_positions(), model.max_positions()),
         ignore_invalid_inputs=True,
     ).next_epoch_itr(shuffle=False)

@@ -24,6 +24,13 @@ from memtrans.errors import UserError
 FORGOTTEN = 24 * 3600.0  # seconds without a change after which another host's unfinished work counts as given up
 
 
+def existing_folder(text: str) -> Path:
+    """An argument that names a folder. Raises UserError if there is none."""
+    if not (folder := Path(text)).is_dir():
+        raise UserError(f"{text}: no such folder")
+    return folder
+
+
 def private(path: Path) -> Path:
     """The name under which this process works on what will be `path`."""
     return path.with_name(f"{path.name}@{socket.gethostname()}-{os.getpid()}.tmp")

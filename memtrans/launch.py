@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from memtrans import processes
+from memtrans.locks import held
 from memtrans.records import NAMES
 from memtrans.runlog import read_progress
 from memtrans.runs import Run
@@ -25,6 +26,7 @@ from memtrans.stops import SIGNALS, STOPPED
 
 POLL_SECONDS = 0.5
 DEVICES = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")  # NVIDIA's, on Windows' Linux, AMD's
+WAITS = "another process is at work on it; waiting for it"
 PLAIN_SECONDS = 20.0  # between two progress lines of a run where there is no terminal
 
 
@@ -39,6 +41,7 @@ class Worker:
     run: Run
     process: subprocess.Popen
     log_start: int  # size of the log before it started, in bytes: what earlier attempts wrote
+    waits: bool  # another process is at work on the run, maybe the worker of a command that was killed
     started: float = field(default_factory=time.monotonic)
 
 
@@ -155,7 +158,8 @@ class _Team:
             names = visible if visible != [""] else [str(i) for i in range(self.gpus)]
             first = slot % (self.gpus // run.gpus) * run.gpus
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(names[first : first + run.gpus])
-        return Worker(run, *processes.start([*processes.MODULE, str(run.folder)], run.log, environment))
+        waits = held(run.folder / "lock")
+        return Worker(run, *processes.start([*processes.MODULE, str(run.folder)], run.log, environment), waits)
 
 
 class _Plain:
@@ -170,7 +174,8 @@ class _Plain:
 
     def started(self, worker: Worker) -> None:
         self.said[worker.run.hash] = time.monotonic()
-        self.say(f"{worker.run.name}: started, log {worker.run.log}")
+        word = WAITS if worker.waits else "started"
+        self.say(f"{worker.run.name}: {word}, log {worker.run.log}")
 
     def advanced(self, worker: Worker) -> None:
         if time.monotonic() - self.said[worker.run.hash] < PLAIN_SECONDS:
@@ -192,7 +197,9 @@ class _Bars:
         self.tasks: dict[str, TaskID] = {}
 
     def started(self, worker: Worker) -> None:
-        self.tasks[worker.run.hash] = self.progress.add_task(worker.run.name, total=1.0, text="starting")
+        self.tasks[worker.run.hash] = self.progress.add_task(
+            worker.run.name, total=1.0, text=WAITS if worker.waits else "starting"
+        )
 
     def advanced(self, worker: Worker) -> None:
         if progress := read_progress(worker.run.log, worker.run.identity["train"]):

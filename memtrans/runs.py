@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,13 @@ from memtrans.records import Record
 from memtrans.sweeps_spec import row_label
 
 PRECISIONS = {"fp32": None, "fp16": "--fp16", "bf16": "--bf16", "amp": "--amp"}
+# what `train_arguments`, or whoever starts a training, tells fairseq of a run's other settings
+OURS = (
+    *("arch", "task", "source_lang", "target_lang", "seed", "fp16", "bf16", "amp", "finetune_from_model", "save_dir"),
+    *("no_epoch_checkpoints", "keep_last_epochs", "keep_interval_updates", "log_format", "log_interval"),
+    *("num_workers", "device_id", "ddp_backend", "distributed_backend", "distributed_world_size"),
+    *("distributed_rank", "distributed_init_method", "distributed_no_spawn"),
+)
 
 
 @dataclass(frozen=True)
@@ -98,14 +105,29 @@ class Run:
     def write(self) -> Path:
         """Write the run's own description, from which a worker in another process reads it back."""
         content = {key: str(value) if isinstance(value, Path) else value for key, value in asdict(self).items()}
+        del content["runs"]  # it is where it lies
         path = self.folder / "run.json"
         write_json(path, content)
         return path
 
     @classmethod
     def read(cls, folder: Path) -> "Run":
-        content = json.loads((folder / "run.json").read_text())
-        return cls(**content | {key: Path(content[key]) for key in ("data", "runs", "results")})
+        """The run whose folder this is, also if it was moved there. Raises UserError if it cannot be."""
+        path = folder / "run.json"
+        try:
+            content = json.loads(path.read_text())
+            places = {"data": Path(content["data"]), "results": Path(content["results"]), "runs": folder.parent}
+            run = cls(**content | places)
+            named = folder if folder.name == run.hash else folder.resolve()  # it may be a link, or "."
+        except FileNotFoundError:
+            raise UserError(f"{folder}: not a run's folder (it has no run.json); give one of runs/") from None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(
+                f"{path}: cannot be read ({error}); the command that made the run writes it again"
+            ) from None
+        if named.name != run.hash:
+            raise UserError(f"{folder}: holds the run {run.hash}; give the folder that name")
+        return replace(run, runs=named.parent)
 
 
 def _hash(identity: Mapping[str, Any]) -> str:
@@ -130,7 +152,7 @@ def plan_run(config: DictConfig, prepared: Prepared) -> Run:
     row = {
         "variant": values["variant"]["name"],
         "memory_tokens": values["model"].get("memory_tokens"),
-        "label": values["label"],
+        "label": values["label"] if values["label"] is None else str(values["label"]),
     }
     launcher = values.get("launcher") or {}
     return Run(
@@ -146,16 +168,33 @@ def plan_run(config: DictConfig, prepared: Prepared) -> Run:
 
 
 def _check(values: Mapping[str, Any], manifest: Mapping[str, Any]) -> None:
-    train, seed = values["train"], values["seed"]
+    seed = values["seed"]
     if type(seed) is not int or not 0 <= seed < 2**32:
         raise UserError(f"seed={seed}: expected a whole number from 0 to {2**32 - 1}")
-    if train["precision"] not in PRECISIONS:
-        raise UserError(f"train.precision={train['precision']}: expected {', '.join(PRECISIONS)}")
-    if not train["max_update"] and not train["max_epoch"]:
-        raise UserError("neither train.max_update nor train.max_epoch is set: training would never end; set one")
+    _check_training(values["train"])
     check_protocol(values, manifest)
     if values["tracking"]["wandb"] not in (None, "offline", "online"):
         raise UserError(f"tracking.wandb={values['tracking']['wandb']}: expected null, offline or online")
+
+
+def _check_training(train: Mapping[str, Any]) -> None:
+    if train["precision"] not in PRECISIONS:
+        raise UserError(f"train.precision={train['precision']}: expected {', '.join(PRECISIONS)}")
+    for key in ("max_update", "max_epoch"):
+        if (value := train[key]) is not None and (type(value) is not int or value < 1):
+            raise UserError(f"train.{key}={value}: expected null or a whole number of at least 1")
+    if not train["max_update"] and not train["max_epoch"]:
+        raise UserError("neither train.max_update nor train.max_epoch is set: training would never end; set one")
+    if overruled := [key for key in OURS if key in train]:
+        others = "seed, corpus, variant, train.precision, protocol, paths and launcher"
+        raise UserError(f"train.{overruled[0]}: not an option of its own; it follows from {others}")
+
+
+def check_device(run: Run, gpus: bool) -> None:
+    """Refuse a run that only a GPU can train where there is none. Raises UserError."""
+    precision = run.identity["train"]["precision"]
+    if precision != "fp32" and not gpus:
+        raise UserError(f"train.precision={precision} needs a GPU, and there is none here: add train.precision=fp32")
 
 
 def check_protocol(values: Mapping[str, Any], manifest: Mapping[str, Any]) -> None:

@@ -1,7 +1,7 @@
 """From a sweep, or one composed config, to finished records: plan, prepare, run what is missing."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,8 @@ from memtrans.configuration import CONFIGS, check_fit, compose
 from memtrans.corpora import Prepared, foresee, prepare
 from memtrans.errors import UserError
 from memtrans.launch import Failure, count_gpus, launch
-from memtrans.runs import Run, plan_run
+from memtrans.progress import say
+from memtrans.runs import Run, check_device, plan_run
 from memtrans.sweeps_spec import SweepRow, SweepSpec, load_sweeps
 
 DECIDED_BY_ROWS = ("variant", "label", "model.memory_tokens")
@@ -81,6 +82,11 @@ def plan_runs(configs: Iterable[DictConfig]) -> list[Run]:
         if key not in prepared:
             prepared[key] = prepare(config.corpus, Path(config.paths.data))
         runs.append(plan_run(config, prepared[key]))
+    for folder in {folder for run in runs for folder in (run.runs, run.results)}:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{folder}: not a folder for runs or results ({error.strerror}); give another") from None
     return runs
 
 
@@ -90,10 +96,19 @@ def runs_meant(config: DictConfig, overrides: Iterable[str]) -> list[Run]:
     Nothing is prepared, and rows that cannot work are left out.
     """
     if "sweep" not in config:
-        return [Run.read(path.parent) for path in sorted(Path(config.paths.runs).glob("*/run.json"))]
+        return list(_runs_of(Path(config.paths.runs)))
     sweep = load_sweeps(CONFIGS)[config.sweep.name]
     configs, _ = plan_sweep(sweep, sweep.seeds if config.seeds is None else config.seeds, overrides)
     return [plan_run(each, foresee(each.corpus, Path(each.paths.data))) for each in configs]
+
+
+def _runs_of(folder: Path) -> Iterator[Run]:
+    """All that lie there. One that cannot be read is told in a line."""
+    for path in sorted(folder.glob("*/run.json")):
+        try:
+            yield Run.read(path.parent)
+        except UserError as error:
+            say(f"left out: {error}")
 
 
 def run_missing(runs: Sequence[Run], jobs: int | None, runs_per_gpu: int) -> list[Failure]:
@@ -102,6 +117,8 @@ def run_missing(runs: Sequence[Run], jobs: int | None, runs_per_gpu: int) -> lis
     if not missing:
         return []
     gpus = count_gpus()
+    for run in missing:
+        check_device(run, gpus > 0)
     return launch(missing, places(jobs, gpus, runs_per_gpu, missing[0].gpus), gpus)
 
 

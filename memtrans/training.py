@@ -12,7 +12,7 @@ from difflib import get_close_matches
 from memtrans.errors import UserError, did_you_mean
 from memtrans.files import write_text
 from memtrans.ranks import VARIABLES, Ranks
-from memtrans.runs import Run, train_arguments
+from memtrans.runs import Run, check_device, train_arguments
 from memtrans.stops import STOPPED, Stops
 
 ANOTHER_DIED = (
@@ -26,7 +26,9 @@ def ready(run: Run) -> bool:
         return False
     import memtrans_fairseq  # noqa: F401  (must come before fairseq)
 
-    _check_device(run)
+    import torch
+
+    check_device(run, torch.cuda.is_available())
     arguments = train_arguments(run)
     check_options(run, arguments)
     write_text(run.folder / "command.txt", shlex.join(["memtrans-fairseq", "train", *arguments]) + "\n")
@@ -151,14 +153,6 @@ def _loading_flags() -> list[str]:
     import torch
 
     return ["--num-workers", "1" if torch.cuda.is_available() else "0"]
-
-
-def _check_device(run: Run) -> None:
-    import torch
-
-    precision = run.identity["train"]["precision"]
-    if precision != "fp32" and not torch.cuda.is_available():
-        raise UserError(f"train.precision={precision} needs a GPU, and there is none here: add train.precision=fp32")
 
 
 def rank_flags(ranks: Ranks) -> list[str]:

@@ -1,9 +1,9 @@
 """Compare two folders of results: `python -m scripts.compare results ../theirs/results`. Prints Markdown."""
 
 import argparse
-from pathlib import Path
 
 from memtrans.errors import main_guard
+from memtrans.files import existing_folder
 
 
 @main_guard
@@ -11,9 +11,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m scripts.compare", description="Compare two folders of results, row by row."
     )
-    parser.add_argument("one", metavar="A", type=Path, help="folder of results, with records/ in it")
-    parser.add_argument("other", metavar="B", type=Path, help="another one")
-    parser.add_argument("--configs", type=Path, default=Path("configs"), help="folder of sweep/ and variant/")
+    parser.add_argument("one", metavar="A", type=existing_folder, help="folder of results, with records/ in it")
+    parser.add_argument("other", metavar="B", type=existing_folder, help="another one")
+    parser.add_argument("--configs", type=existing_folder, default="configs", help="folder of sweep/ and variant/")
     arguments = parser.parse_args()
     from memtrans.comparing import Folder, compare_folders, only_in  # here: scipy is slow to import
     from memtrans.report.texts import markdown

@@ -19,8 +19,6 @@ def main() -> None:
         print(__doc__)
         return
     for folder in folders:
-        if not (folder / "run.json").exists():
-            raise UserError(f"{folder}: not a run's folder (it has no run.json); give one of runs/")
         run = Run.read(folder)
         if not (curve := Curve.of(run)):
             raise UserError(f"{run.metrics}: no loss is logged there, so there is no curve to make")

@@ -13,6 +13,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from memtrans.analysis.arguments import trained_run
 from memtrans.errors import UserError, did_you_mean, main_guard
 from memtrans.records import NAMES
 from memtrans.runs import Run, check_protocol
@@ -24,13 +25,8 @@ def main() -> None:
     if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help"):
         print(__doc__)
         return
-    folder = Path(sys.argv[1])
-    if not (folder / "run.json").exists():
-        raise UserError(f"{folder}: not a run's folder (it has no run.json); give one of runs/")
-    run = Run.read(folder)
+    run = trained_run(Path(sys.argv[1]))
     protocol = _changed(run, sys.argv[2:])
-    if not (run.folder / "trained").exists():
-        raise UserError(f"{folder}: the run is not trained yet; finish it with scripts.train or scripts.sweep")
 
     from memtrans import evaluation  # torch: only when all is in order
 

@@ -9,6 +9,7 @@ import argparse
 from pathlib import Path
 
 from memtrans.errors import main_guard
+from memtrans.files import existing_folder
 from memtrans.records import load_all
 from memtrans.sweeps_spec import load_sweeps
 from memtrans.tables import build_tables
@@ -19,8 +20,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m scripts.significance", description="Compare kept translations sentence by sentence."
     )
-    parser.add_argument("--results", type=Path, default=Path("results"), help="folder of records/ and hypotheses/")
-    parser.add_argument("--configs", type=Path, default=Path("configs"), help="folder of sweep/ and variant/")
+    parser.add_argument("--results", type=existing_folder, default="results", help="folder of records/ and hypotheses/")
+    parser.add_argument("--configs", type=existing_folder, default="configs", help="folder of sweep/ and variant/")
     parser.add_argument("--data", type=Path, default=Path("data"), help="folder of prepared corpora")
     arguments = parser.parse_args()
     from memtrans.claims import load_claims  # here: scipy is slow to import

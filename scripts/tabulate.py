@@ -1,9 +1,9 @@
 """Write results/TABLES.md from the records, and show it: `python -m scripts.tabulate`."""
 
 import argparse
-from pathlib import Path
 
 from memtrans.errors import UserError, main_guard
+from memtrans.files import existing_folder
 from memtrans.tables import tables_text
 from memtrans.tables.show import write_and_show
 
@@ -14,8 +14,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m scripts.tabulate", description="Write results/TABLES.md and show it."
     )
-    parser.add_argument("--results", type=Path, default=Path("results"), help="folder of records/ and paper.csv")
-    parser.add_argument("--configs", type=Path, default=Path("configs"), help="folder of sweep/ and variant/")
+    parser.add_argument("--results", type=existing_folder, default="results", help="folder of records/ and paper.csv")
+    parser.add_argument("--configs", type=existing_folder, default="configs", help="folder of sweep/ and variant/")
     parser.add_argument("--check", action="store_true", help="write nothing; fail if TABLES.md is stale")
     arguments = parser.parse_args()
     text, path = tables_text(arguments.results, arguments.configs), arguments.results / "TABLES.md"

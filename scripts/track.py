@@ -22,11 +22,7 @@ def main() -> None:
     if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help"):
         print(__doc__)
         return
-    folder = Path(sys.argv[1])
-    if not (folder / "run.json").exists():
-        raise UserError(f"{folder}: not a run's folder (it has no run.json); give one of runs/")
-    settings = _settings(sys.argv[2:])
-    run = Run.read(folder)
+    run, settings = Run.read(Path(sys.argv[1])), _settings(sys.argv[2:])
     if not (lines := read(run.metrics)):
         raise UserError(f"{run.metrics}: nothing is logged there yet; train the run first")
     shown = draw(run, lines)

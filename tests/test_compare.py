@@ -81,9 +81,13 @@ def test_command(tmp_path: Path) -> None:
         in done.stdout
     )
     assert "| MemTransformer 20, continued with 40 | 42.35 | 1 | 42.35 | 1 | +0.00 | – | +0.64 | +0.64 |" in done.stdout
-    done = run("results", tmp_path / "none")
-    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
-    assert "no record; give a folder of results" in done.stderr
+    for other, says in (
+        (ROOT / "configs", "no record; give a folder of results"),
+        (tmp_path / "none", "no such folder"),
+    ):
+        done = run("results", other)
+        assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
+        assert says in done.stderr
 
 
 def test_nothing_in_common_is_an_error(tmp_path: Path) -> None:

@@ -149,7 +149,10 @@ def test_a_further_option_of_fairseq_is_accepted(override):
         (["size=lm_demo"], "corpus=demo is for translation, size=lm_demo is not; give size=base|demo|iwslt|small\n"),
         (["model=base"], "model=base: model holds several settings; give model.NAME=VALUE; did you mean size=base?"),
         (["train=5"], "train=5: train holds several settings; give train.NAME=VALUE\n"),
-        (["train.lr=[1"], "no viable alternative at input '[1'"),
+        (["train.lr=[1"], "train.lr=[1: not understood; expected NAME=VALUE, the value in quotes"),
+        (["runs/0123"], "runs/0123: not understood; expected NAME=VALUE"),
+        (["variant=_memory"], "variant: a config was chosen that is only a part of others; known: mem_bottleneck, "),
+        (["train.lr=x"], "train.lr=x: expected a number, such as 0.005\n"),
         (["seed=1,2"], "Ambiguous value for argument 'seed=1,2'"),
         (["corpus=local"], "corpus=local needs corpus.source_lang="),
         (

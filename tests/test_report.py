@@ -299,10 +299,13 @@ def test_command(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == ["results/report/index.html", "[]"]
-    done = subprocess.run([*command, "--results", "x"], cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert done.returncode == 1
-    assert done.stderr.startswith("error: x/records: no record")
-    assert len(done.stderr.splitlines()) == 1
+    (tmp_path / "empty").mkdir()
+    for results, says in (("empty", "empty/records: no record"), ("x", "x: no such folder")):
+        further = ["--results", results]
+        done = subprocess.run([*command, *further], cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert done.returncode == 1
+        assert done.stderr.startswith(f"error: {says}")
+        assert len(done.stderr.splitlines()) == 1
     assert not (tmp_path / "x").exists()
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -11,15 +12,19 @@ import pytest
 from make_records import record
 from omegaconf import OmegaConf
 
+from memtrans import sweeping
+from memtrans.analysis.arguments import trained_run
 from memtrans.configuration import CONFIGS, compose
 from memtrans.corpora import Prepared
 from memtrans.errors import UserError
 from memtrans.jobs import language_modeling, translation
+from memtrans.ranks import Ranks
 from memtrans.records import Record, load_all
 from memtrans.runlog import last_error, read_progress
-from memtrans.runs import Run, averaged_checkpoints, plan_run, train_arguments
+from memtrans.runs import OURS, Run, averaged_checkpoints, plan_run, train_arguments
 from memtrans.sweeping import beyond_limits, plan_sweep, row_overrides
 from memtrans.sweeps_spec import SweepRow, load_sweeps
+from memtrans.training import rank_flags
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 RECORDS = load_all(REPOSITORY / "results" / "records")
@@ -270,6 +275,10 @@ def test_a_run_of_one_sentence_of_a_large_corpus_is_some_of_an_epoch():
         (["protocol.extra_splits=[newstest]"], "no split 'newstest'"),
         (["train.precision=fp15"], "train.precision=fp15: expected fp32, fp16, bf16, amp"),
         (["train.max_epoch=null"], "training would never end"),
+        (["train.max_epoch=0"], "train.max_epoch=0: expected null or a whole number of at least 1"),
+        (["train.max_update=-1"], "train.max_update=-1: expected null or a whole number of at least 1"),
+        (["+train.seed=4"], "train.seed: not an option of its own; it follows from seed, corpus,"),
+        (["+train.save_dir=x"], "train.save_dir: not an option of its own"),
         (["protocol.checkpoint=averag"], "protocol.checkpoint=averag: expected best, last or 'average N'"),
         (["protocol.sentences=0"], "protocol.sentences=0: expected a whole number of at least 1"),
         (["protocol.lenpen=x"], "protocol.lenpen=x: expected a number"),
@@ -328,6 +337,67 @@ def test_as_many_checkpoints_are_kept_as_are_averaged():
     assert kept("average 4") == ["4", "4"]
     assert kept("best") == kept("last") == ["1"]
     assert "--no-epoch-checkpoints" in train_arguments(planned("protocol.checkpoint=best"))
+
+
+def test_what_the_harness_tells_fairseq_itself_is_no_option():
+    """All that a training is told beside `model` and `train` is refused there."""
+    flags = set()
+    for run in (planned("protocol.checkpoint=average 2"), planned("train.precision=amp"), planned_lm()):
+        own = {"--" + key.replace("_", "-") for group in ("model", "train") for key in run.identity[group]}
+        task = run.job.task_arguments(run)
+        flags |= {flag for flag in train_arguments(run) if flag.startswith("--") and flag not in (*own, *task[3:])}
+    flags |= {flag for flag in rank_flags(Ranks(0, 2, 0, 2)) if flag.startswith("--")}
+    assert {flag.removeprefix("--").replace("-", "_") for flag in flags} <= {*OURS}
+
+
+def test_what_needs_a_gpu_is_refused_before_it_starts(tmp_path, monkeypatch):
+    monkeypatch.setattr(sweeping, "count_gpus", lambda: 0)
+    monkeypatch.setattr(sweeping, "launch", lambda *_: pytest.fail("started"))
+    with pytest.raises(UserError, match="train.precision=amp needs a GPU, and there is none here"):
+        sweeping.run_missing([planned(f"paths.results={tmp_path}", "train.precision=amp")], None, 1)
+
+
+# where it lies
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Run:
+    run = planned(f"paths.runs={tmp_path / 'runs'}")
+    run.write()
+    return run
+
+
+def test_a_run_is_what_was_written(written):
+    assert Run.read(written.folder) == written
+
+
+def test_a_run_that_was_moved_lies_where_it_is(written, tmp_path, monkeypatch):
+    (tmp_path / "other").mkdir()
+    (tmp_path / "link").symlink_to(written.folder.rename(tmp_path / "other" / written.hash))
+    moved = replace(written, runs=tmp_path / "other")
+    assert Run.read(tmp_path / "other" / written.hash) == moved
+    assert Run.read(tmp_path / "link") == moved
+    monkeypatch.chdir(moved.folder)
+    assert Run.read(Path()) == moved
+
+
+def test_a_folder_with_another_name_is_not_the_run(written):
+    copy = shutil.copytree(written.folder, written.runs / "copy")
+    with pytest.raises(UserError, match=rf"copy: holds the run {written.hash}; give the folder that name"):
+        Run.read(copy)
+
+
+@pytest.mark.parametrize("content", ["", '{"identity": {', "[]", '{"label": "x"}', "\xff"])
+def test_a_description_that_cannot_be_read_is_told_with_its_cure(written, content):
+    (written.folder / "run.json").write_bytes(content.encode("latin-1"))
+    with pytest.raises(UserError, match=r"run\.json: cannot be read .*; the command that made the run writes it again"):
+        Run.read(written.folder)
+
+
+def test_a_run_without_its_prepared_corpus_says_how_to_get_it_back(written):
+    (written.folder / "trained").touch()
+    with pytest.raises(UserError, match="its prepared corpus is not in prepared; .* scripts.prepare corpus=demo"):
+        trained_run(written.folder)
 
 
 # what a log says

@@ -1,5 +1,6 @@
 """The states of runs, from what their folders and the queue say; on a real Slurm: `test_slurm`."""
 
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -179,3 +180,19 @@ def test_the_command_shows_all_runs_and_counts_them(run):
     command = [sys.executable, "-m", "scripts.status", f"paths.runs={run.runs}"]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
     assert done.stdout == "MemTransformer 10, seed 1  new\n1 runs, 1 new\n"
+    # one that cannot be read hides no other
+    (run.runs / "broken").mkdir()
+    (run.runs / "broken" / "run.json").touch()
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert done.stdout == "MemTransformer 10, seed 1  new\n1 runs, 1 new\n"
+    assert done.stderr.startswith(f"left out: {run.runs}/broken/run.json: cannot be read")
+
+
+def test_without_slurm_a_multirun_says_so_and_leaves_nothing(tmp_path):
+    paths = [f"paths.{name}={tmp_path / name}" for name in ("data", "runs", "results")]
+    command = [sys.executable, "-m", "scripts.train", "-m", "launcher=slurm", "seed=1,2", *paths]
+    environment = os.environ | {"PATH": str(tmp_path)}
+    done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr == "error: no squeue here: launcher=slurm is for the login node of a Slurm cluster\n"
+    assert not list(tmp_path.iterdir())

@@ -45,10 +45,13 @@ def _number(argument: str, value: str) -> int:
 
 
 def trained_run(folder: Path) -> Run:
-    """The run of a folder. Raises UserError if it is none, or not trained yet."""
-    if not (folder / "run.json").exists():
-        raise UserError(f"{folder}: not a run's folder (it has no run.json); give one of runs/")
+    """The run of a folder. Raises UserError if it is none, not trained yet, or without its prepared corpus."""
     run = Run.read(folder)
     if not (run.folder / "trained").exists():
         raise UserError(f"{folder}: the run is not trained yet; finish it with scripts.train or scripts.sweep")
+    if not (run.data / "manifest.json").exists():
+        raise UserError(
+            f"{folder}: its prepared corpus is not in {run.data}; prepare it again, as the run did: "
+            f"python -m scripts.prepare corpus={run.identity['corpus']['name']}"
+        )
     return run

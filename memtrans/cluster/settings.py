@@ -5,6 +5,7 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from memtrans.cluster import slurm
 from memtrans.errors import UserError, main_guard
 
 # srun does not inherit sbatch's --cpus-per-task from Slurm 22.05 on, but reads this variable
@@ -91,6 +92,7 @@ def check_multirun(config: DictConfig) -> None:
     for key, only in {"nodes": 1, "python": None, "prepare": "here"}.items():
         if launcher[key] != only:
             raise UserError(f"launcher.{key}={launcher[key]}: not with -m, but with scripts.sweep")
+    slurm.queued()  # so that it is told in a line if there is no Slurm, before anything is written
 
 
 def options(

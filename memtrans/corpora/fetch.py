@@ -175,4 +175,7 @@ def _brief(error: Exception) -> str:
         return f"HTTP status {error.response.status_code}"
     if isinstance(error, requests.exceptions.ChunkedEncodingError):
         return "the connection broke off"
-    return str(error) if isinstance(error, _Mismatch) else str(error).rsplit(": ", 1)[-1].rstrip("')\"")
+    if isinstance(error, _Mismatch):
+        return str(error)
+    reason = str(error).rsplit(": ", 1)[-1].rstrip("')\"")
+    return reason + ")" * (reason.count("(") - reason.count(")"))

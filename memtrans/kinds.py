@@ -1,0 +1,64 @@
+"""Settings of a wrong kind are refused before anything starts: of another than their value in configs/ is."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import InterpolationResolutionError
+
+from memtrans.errors import UserError
+
+OPTIONS = ("model.", "train.")  # fairseq's: null leaves one out, and words may look like numbers
+COUNTS = "corpus.splits."  # of a published corpus: null checks none
+
+
+def check_kinds(given: DictConfig, usual: DictConfig) -> None:
+    """Refuse what in `given` is of another kind than in `usual`, the same choices of configs with no value changed.
+
+    A setting that is null or missing there may be anything here. Raises UserError.
+    """
+    try:
+        values, usual_values = (OmegaConf.to_container(config, resolve=True) for config in (given, usual))
+    except InterpolationResolutionError:  # of choices that do not go together, which is for others to say
+        return
+    _compare(values, usual_values)
+
+
+def _compare(given: Any, usual: Any, path: str = "") -> None:
+    if isinstance(usual, Mapping) and isinstance(given, Mapping):
+        for key in usual.keys() & given.keys():
+            _compare(given[key], usual[key], f"{path}.{key}" if path else str(key))
+        return
+    open_to_all = usual is None or usual == "???" or (given is None and path.startswith((*OPTIONS, COUNTS)))
+    if not open_to_all and not _is_like(usual, given, path.startswith(OPTIONS)):
+        raise UserError(f"{path}={given}: expected {_words(usual)}")
+
+
+def _is_like(usual: Any, value: Any, option: bool) -> bool:
+    match usual:
+        case bool():
+            return isinstance(value, bool)
+        case int():
+            return type(value) is int
+        case float():
+            return type(value) in (int, float)
+        case str():
+            return isinstance(value, str) or (option and type(value) in (int, float))
+        case list():
+            return isinstance(value, list) and all(_is_like(usual[0], item, option) for item in value if usual)
+    return isinstance(value, Mapping) and isinstance(usual, Mapping)
+
+
+def _words(usual: Any) -> str:
+    match usual:
+        case bool():
+            return "true or false"
+        case int():
+            return f"a whole number, such as {usual}"
+        case float():
+            return f"a number, such as {usual}"
+        case str():
+            return f"text, such as {usual}"
+        case list():
+            return f"a list, such as [{','.join(map(str, usual))}]" if usual else "a list"
+    return f"several settings: {', '.join(usual)}"

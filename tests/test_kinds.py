@@ -1,0 +1,71 @@
+"""Settings of a wrong kind: what may stand where a number, a word or a list stands in configs/."""
+
+import pytest
+
+from memtrans.configuration import CONFIGS, compose
+from memtrans.errors import UserError
+from memtrans.kinds import check_kinds
+
+DEMO = ["corpus=demo"]
+TEXT = ["corpus=wikitext2", "size=lm_small", "variant=mem_transformer_lm", "protocol=lm"]
+
+
+def check(choices: list[str], *overrides: str) -> None:
+    check_kinds(compose([*choices, *overrides]), compose(choices))
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("model.memory_tokens=abc", "model.memory_tokens=abc: expected a whole number, such as 10"),
+        ("model.memory_tokens=2.5", "model.memory_tokens=2.5: expected a whole number"),
+        ("model.memory_tokens=true", "model.memory_tokens=True: expected a whole number"),
+        ("model.memory_tokens='7'", "model.memory_tokens=7: expected a whole number"),
+        ("train.lr=x", "train.lr=x: expected a number, such as 0.005"),
+        ("train.lr=[1,2]", r"train.lr=\[1, 2\]: expected a number"),
+        ("train.adam_betas=0.9", r"train.adam_betas=0.9: expected a list, such as \[0.9,0.98\]"),
+        ("train.adam_betas=[0.9,x]", "expected a list, such as"),
+        ("tracking.tensorboard=maybe", "tracking.tensorboard=maybe: expected true or false"),
+        ("tracking.tensorboard=1", "expected true or false"),
+        ("corpus.vocabulary.size=abc", "corpus.vocabulary.size=abc: expected a whole number, such as 1000"),
+        ("corpus.seed=null", "corpus.seed=None: expected a whole number"),
+        ("corpus.sizes=3", "corpus.sizes=3: expected several settings: train, valid, test"),
+        ("corpus.seed={a:1}", "corpus.seed={'a': 1}: expected a whole number"),
+        ("corpus.extra_splits=x", "corpus.extra_splits=x: expected a list"),
+        ("paths.runs=7", "paths.runs=7: expected text, such as runs"),
+        ("paths.runs=null", "paths.runs=None: expected text"),
+    ],
+)
+def test_another_kind_is_refused(override, says):
+    with pytest.raises(UserError, match=says) as error:
+        check(DEMO, override)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["model.memory_tokens=3", "model.dropout=0", "train.lr=1", "train.weight_decay=1e-2"],
+        ["train.max_epoch=null", "train.max_update=7", "+train.patience=many"],
+        ["protocol.sentences=5", "label=7", "tracking.wandb=offline", "paths.runs=a b"],
+        ["train.adam_betas=[0,1]", "corpus.extra_splits=[newstest]", "train.criterion=cross_entropy"],
+    ],
+)
+def test_the_same_kind_and_what_is_open_pass(overrides):
+    check(DEMO, *overrides)
+
+
+def test_null_is_no_count_and_no_option():
+    check(TEXT, "corpus.splits.train.lines=null", "train.clip_norm=null", "model.adaptive_softmax_cutoff=20000")
+
+
+def test_choices_that_do_not_go_together_are_for_others_to_refuse():
+    check_kinds(compose(["variant=mem_transformer_lm", "size=demo", "train.lr=x"]), compose(DEMO))
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*/[!_]*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("others", [[], TEXT], ids=["translation", "text"])
+def test_every_config_is_of_its_own_kind(path, others):
+    choice = {one.partition("=")[0]: one for one in [*others, f"{path.parent.name}={path.stem}"]}
+    config = compose(list(choice.values()))
+    check_kinds(config, config)
