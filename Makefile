@@ -35,11 +35,14 @@ demo: $(INSTALLED)  ## the whole job in miniature: generate corpora, train eight
 	$(RUN) -m scripts.sweep sweep=demo paths.results=runs/demo
 	$(RUN) -m scripts.sweep sweep=demo_lm paths.results=runs/demo
 
-test: $(INSTALLED)  ## all tests
-	$(RUN) -m pytest -n auto --dist worksteal
+# half as many again as there are cores: the slow ones wait for processes that they stop and kill
+PYTEST = $(RUN) -m pytest -n $(shell echo $$(($$(nproc) * 3 / 2))) --dist worksteal
 
-test-fast: $(INSTALLED)  ## the tests that take seconds
-	$(RUN) -m pytest -n auto --dist worksteal -m 'not slow'
+test: $(INSTALLED)  ## all tests
+	$(PYTEST)
+
+test-fast: $(INSTALLED)  ## without those that train, kill and submit real runs
+	$(PYTEST) -m 'not slow'
 
 lint: $(INSTALLED)  ## ruff and mypy
 	$(RUN) -m ruff check .
