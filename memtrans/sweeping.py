@@ -1,5 +1,6 @@
 """From a sweep, or one composed config, to finished records: plan, prepare, run what is missing."""
 
+import copy
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -50,21 +51,26 @@ def plan_sweep(
             raise UserError(f"{override}: a sweep has several; give seeds=[{value.strip('[]')}]")
         if key.lstrip("+") in {*DECIDED_BY_ROWS, *_decided_models(sweep)}:
             raise UserError(f"{override}: the sweep's rows decide that; use scripts.train, or a sweep file of your own")
-    configs: list[DictConfig] = []
+    composed: list[DictConfig] = []
     refused: dict[str, str] = {}
-    for seed, row in ((seed, row) for seed in sweep.seeds for row in sweep.rows):
-        if row.label in refused:
-            continue
+    for row in sweep.rows:
         try:
-            config = compose(row_overrides(sweep, row, seed, kept))
+            config = compose(row_overrides(sweep, row, sweep.seeds[0], kept))
             check_fit(config)
         except UserError as error:
             refused[row.label] = str(error)
         else:
-            configs.append(config)
-    if not configs:
+            composed.append(config)
+    if not composed:
         raise UserError(next(iter(refused.values())))
-    return configs, refused
+    return [_with_seed(config, seed) for seed in sweep.seeds for config in composed], refused
+
+
+def _with_seed(config: DictConfig, seed: int) -> DictConfig:
+    """A copy, which takes a tenth of the time of composing it again."""
+    changed = copy.deepcopy(config)
+    changed.seed = seed
+    return changed
 
 
 def _decided_models(sweep: SweepSpec) -> set[str]:

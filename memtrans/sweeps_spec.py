@@ -1,7 +1,8 @@
 """What a sweep is: the rows of one table and its seeds, read from `configs/sweep/*.yaml`.
 
 The sweep runner trains what a `SweepSpec` lists and the tables show the same list, so neither can drift from the other.
-Only PyYAML is imported: sweep files are plain YAML, not composed configs.
+Only PyYAML is imported: tables need of a sweep what stands in its file. To Hydra it is a config like any other, whose
+`defaults` choose corpus, size and protocol, so that a command with `sweep=NAME` takes the options which these have.
 """
 
 from collections.abc import Mapping
@@ -13,6 +14,8 @@ import yaml
 
 from memtrans.errors import UserError, did_you_mean
 from memtrans.strict import build, strict
+
+CHOICES = ("corpus", "size", "protocol")  # which a sweep's `defaults` make
 
 
 @strict
@@ -103,18 +106,30 @@ def load_sweeps(configs: Path) -> dict[str, SweepSpec]:
 
 
 def _load_sweep(path: Path, variant_labels: Mapping[str, str]) -> SweepSpec:
-    content = _read_yaml(path)
-    if isinstance(content, Mapping) and isinstance(content.get("rows"), list):
-        content = {
-            **content,
-            "rows": [_labelled(row, i, path, variant_labels) for i, row in enumerate(content["rows"])],
-        }
-    sweep = build(SweepSpec, content, path)
+    fields = _fields(_read_yaml(path), path)
+    if isinstance(fields.get("rows"), list):
+        fields["rows"] = [_labelled(row, i, path, variant_labels) for i, row in enumerate(fields["rows"])]
+    sweep = build(SweepSpec, fields, path)
     if sweep.name != path.stem:
         raise UserError(f"{path}: name: expected the file's own, {path.stem!r}, found {sweep.name!r}")
     if not sweep.rows and sweep.rows_from is None:
         raise UserError(f"{path}: rows: missing; list rows or name another sweep as `rows_from`")
     return sweep
+
+
+def _fields(content: object, path: Path) -> dict[str, Any]:
+    """What stands under `sweep`, and what `defaults` choose. Raises UserError if either is missing."""
+    if not isinstance(content, Mapping) or not isinstance(content.get("sweep"), Mapping):
+        raise UserError(f"{path}: expected `defaults` and `sweep`, as in the other files of this folder")
+    listed = content.get("defaults")
+    lines = [line for line in listed if isinstance(line, Mapping)] if isinstance(listed, list) else []
+    chosen = {key: value for line in lines for key, value in line.items()}
+    for group in CHOICES:
+        if f"override /{group}" not in chosen:
+            raise UserError(f"{path}: defaults: expected a line `- override /{group}: NAME`")
+        if group in content["sweep"]:
+            raise UserError(f"{path}: sweep.{group}: it is chosen under `defaults`; leave it out here")
+    return {**content["sweep"], **{group: chosen[f"override /{group}"] for group in CHOICES}}
 
 
 def _labelled(row: object, index: int, path: Path, variant_labels: Mapping[str, str]) -> object:

@@ -13,7 +13,7 @@ from memtrans.sweeps_spec import load_sweeps
 from memtrans.tables import build_tables, load_paper
 
 ROOT = Path(__file__).resolve().parent.parent
-SWEEP = toy_project.SWEEP + "  - {variant: mem_transformer, memory_tokens: 20}\n"
+SWEEP = toy_project.SWEEP + "    - {variant: mem_transformer, memory_tokens: 20}\n"
 PAPER = """toy,demo,Transformer,bleu,24.0,,,"a book, page 1",S,
 toy,demo,MemTransformer 10,bleu,25.0,,,"a book, page 1",S,
 """

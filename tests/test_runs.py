@@ -22,7 +22,7 @@ from memtrans.ranks import Ranks
 from memtrans.records import Record, load_all
 from memtrans.runlog import last_error, read_progress
 from memtrans.runs import OURS, Run, averaged_checkpoints, plan_run, train_arguments
-from memtrans.sweeping import beyond_limits, plan_sweep, row_overrides
+from memtrans.sweeping import beyond_limits, plan_sweep
 from memtrans.sweeps_spec import SweepRow, load_sweeps
 from memtrans.training import rank_flags
 
@@ -63,26 +63,27 @@ def test_the_multi30k_sweep_is_what_was_recorded():
     """So a change of a default that enters a run's identity cannot go unnoticed."""
     recorded = {(r.label, r.seed): r for r in RECORDS if r.corpus.name == "multi30k" and r.protocol == "full"}
     sweep = load_sweeps(CONFIGS)["multi30k"]
-    assert len(sweep.rows) * len(sweep.seeds) == 24
-    for row in sweep.rows:
-        for seed in sweep.seeds:
-            record = recorded[row.label, seed]
-            config = compose(row_overrides(sweep, row, seed, []))
-            corpus = prepared(record.corpus.fingerprint, "multi30k", tuple(config.corpus.extra_splits))
-            assert plan_run(config, corpus).identity == record.config
+    configs, _ = plan_sweep(sweep, sweep.seeds, [])
+    assert len(configs) == 24
+    for config in configs:
+        known = recorded[config.label, config.seed]
+        corpus = prepared(known.corpus.fingerprint, "multi30k", tuple(config.corpus.extra_splits))
+        assert plan_run(config, corpus).identity == known.config
 
 
 def test_the_wikitext2_sweeps_are_what_was_recorded():
     """As far as they are recorded."""
     of_sweeps = [r for r in RECORDS if r.corpus.name == "wikitext2" and "parent" not in r.config]
     recorded = {(r.label, r.seed): r for r in of_sweeps if r.protocol == "lm"}
-    sweeps = [load_sweeps(CONFIGS)[name] for name in ("lm_wikitext2", "lm_wikitext2_controls")]
-    rows = {row.label: (sweep, row) for sweep in sweeps for row in sweep.rows}
-    assert {label for label, _ in recorded} <= set(rows)
-    for (label, seed), known in recorded.items():
+    planned = {}
+    for name in ("lm_wikitext2", "lm_wikitext2_controls"):
+        configs, _ = plan_sweep(load_sweeps(CONFIGS)[name], sorted({r.seed for r in of_sweeps}), [])
+        planned |= {(config.label, config.seed): config for config in configs}
+    assert recorded.keys() <= planned.keys()
+    for key, known in recorded.items():
         manifest = {"corpus": "wikitext2", "fingerprint": known.corpus.fingerprint, "task": "language_modeling"}
         corpus = Prepared(Path("prepared"), manifest | {"splits": {"train": {}, "valid": {}, "test": {}}})
-        assert plan_run(compose(row_overrides(*rows[label], seed, [])), corpus).identity == known.config
+        assert plan_run(planned[key], corpus).identity == known.config
 
 
 # identity

@@ -28,12 +28,15 @@ def test_row_labels() -> None:
 
 
 def test_sweep_inherits_rows_and_adds_its_own(configs: Path) -> None:
-    inherits = "name: second\ntitle: T\ncorpus: c\nsize: s\nprotocol: full\nseeds: [1]\nrows_from: toy\n"
-    (configs / "sweep/second.yaml").write_text(inherits + "rows: [{variant: mem_ctrl, memory_tokens: 5}]\n")
+    inherits = "defaults: [{override /corpus: c}, {override /size: s}, {override /protocol: full}]\n"
+    inherits += (
+        "sweep: {name: second, title: T, seeds: [1], rows_from: toy, rows: [{variant: mem_ctrl, memory_tokens: 5}]}\n"
+    )
+    (configs / "sweep/second.yaml").write_text(inherits)
     second = load_sweeps(configs)["second"]
     assert [row.label for row in second.rows] == ["Transformer", "MemTransformer 10", "MemCtrl 20, pre-LN", "MemCtrl 5"]
     assert second.rows[2].overrides == ("model.pre_norm=true",)
-    assert (second.seeds, second.protocol) == ((1,), "full")
+    assert (second.seeds, second.corpus, second.size, second.protocol) == ((1,), "c", "s", "full")
 
 
 @pytest.mark.parametrize(
@@ -41,10 +44,15 @@ def test_sweep_inherits_rows_and_adds_its_own(configs: Path) -> None:
     [
         ("title: Toy table", "titel: Toy table", "titel: no such field of SweepSpec; did you mean title"),
         ("title: Toy table", "", "title: missing"),
+        ("override /size", "size", "defaults: expected a line `- override /size: NAME`"),
+        ("title: Toy table", "title: T\n  corpus: x", "sweep.corpus: it is chosen under `defaults`; leave it out here"),
+        ("sweep:", "sweeps:", "expected `defaults` and `sweep`, as in the other files"),
+        ("defaults: [", "defaults: 3 # [", "defaults: expected a line `- override /corpus: NAME`"),
+        ("override /size: demo", "override /size: 3", "size: expected non-empty text, found 3"),
         ("seeds: [1, 2, 3]", "seeds: [1, two]", r"seeds\[1\]: expected a whole number, found 'two'"),
         ("seeds: [1, 2, 3]", "seeds: [1, 1]", "seeds: expected each once"),
         ("seeds: [1, 2, 3]", "seeds: []", "seeds: empty"),
-        ("seeds:", "ceiling: low\nseeds:", "ceiling: expected a finite number, found 'low'"),
+        ("seeds:", "ceiling: low\n  seeds:", "ceiling: expected a finite number, found 'low'"),
         (
             "variant: transformer",
             "variant: tranformer",
@@ -54,8 +62,8 @@ def test_sweep_inherits_rows_and_adds_its_own(configs: Path) -> None:
         ("memory_tokens: 10", "memory_tokens: ten", r"rows\[1\].memory_tokens: expected a whole number, found 'ten'"),
         ("variant: transformer", "variant: mem_transformer, memory_tokens: 10", "labels: expected each once"),
         ("name: toy", "name: toys", "name: expected the file's own, 'toy'"),
-        ("seeds:", "rows_from: nothing\nseeds:", "rows_from: no such sweep 'nothing'"),
-        ("seeds:", "rows_from: toy\nseeds:", "rows_from: goes in a circle"),
+        ("seeds:", "rows_from: nothing\n  seeds:", "rows_from: no such sweep 'nothing'"),
+        ("seeds:", "rows_from: toy\n  seeds:", "rows_from: goes in a circle"),
         ("rows:", "rows: [", "cannot be read as YAML"),
     ],
 )

@@ -95,8 +95,8 @@ def test_sweep_without_records_and_without_published_numbers_has_no_table(projec
 
 
 def test_paper_of_another_corpus_is_never_subtracted(project: Path) -> None:
-    other = SWEEP.replace("corpus: toy", "corpus: other").replace("name: toy", "name: other")
-    (project / "configs/sweep/other.yaml").write_text(other + "paper: {corpus: toy, size: demo}\n")
+    other = SWEEP.replace("/corpus: toy", "/corpus: other").replace("name: toy", "name: other")
+    (project / "configs/sweep/other.yaml").write_text(other + "  paper: {corpus: toy, size: demo}\n")
     add(project, "MemTransformer 10", 1, 40.0, corpus={**fields()["corpus"], "name": "other"})
     row = cells(text(project), "MemTransformer 10")
     assert row["paper, toy demo"] == "25.07 ± 0.10"

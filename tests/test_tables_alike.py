@@ -45,14 +45,13 @@ def test_each_row_finds_the_baseline_of_its_own_settings(project: Path) -> None:
 
 
 CONTROLS = """
-name: toy_controls
-title: Another table's controls
-corpus: toy
-size: demo
-protocol: paper
-seeds: [1]
-rows:
-  - {variant: transformer, label: Longer, overrides: [train.max_update=3000]}
+defaults: [{override /corpus: toy}, {override /size: demo}, {override /protocol: paper}]
+sweep:
+  name: toy_controls
+  title: Another table's controls
+  seeds: [1]
+  rows:
+    - {variant: transformer, label: Longer, overrides: [train.max_update=3000]}
 """
 
 

@@ -10,16 +10,15 @@ from memtrans.tables.paper import COLUMNS
 
 VARIANTS = {"transformer": "Transformer", "mem_transformer": "MemTransformer", "mem_ctrl": "MemCtrl"}
 SWEEP = """
-name: toy
-title: Toy table
-corpus: toy
-size: demo
-protocol: paper
-seeds: [1, 2, 3]
-rows:
-  - {variant: transformer}
-  - {variant: mem_transformer, memory_tokens: 10}
-  - {variant: mem_ctrl, memory_tokens: 20, label: "MemCtrl 20, pre-LN", overrides: [model.pre_norm=true]}
+defaults: [{override /corpus: toy}, {override /size: demo}, {override /protocol: paper}]
+sweep:
+  name: toy
+  title: Toy table
+  seeds: [1, 2, 3]
+  rows:
+    - {variant: transformer}
+    - {variant: mem_transformer, memory_tokens: 10}
+    - {variant: mem_ctrl, memory_tokens: 20, label: "MemCtrl 20, pre-LN", overrides: [model.pre_norm=true]}
 """
 PAPER = """toy,demo,Transformer,bleu,24.65,,,"a book, page 1",S,
 toy,demo,MemTransformer 10,bleu,25.07,0.10,3,"a book, page 1",S,
