@@ -2,7 +2,7 @@
 
 import functools
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -50,7 +50,7 @@ def command(function: Callable[[DictConfig], None]) -> Callable[[], None]:
     def checked(config: DictConfig) -> None:
         _check_sections(config)
         settings.check(config)
-        _check_kinds(config)
+        check_values(config, HydraConfig.get().overrides.task)
         function(config)
 
     @functools.wraps(function)
@@ -119,11 +119,14 @@ def _check_sections(config: DictConfig) -> None:
             raise UserError(f"{section}: a config was chosen that is only a part of others; known: {names}")
 
 
-def _check_kinds(config: DictConfig) -> None:
-    """Refuse values of the wrong kind. Raises UserError."""
-    chosen = HydraConfig.get().runtime.choices
-    choices = [f"{group}={chosen[group]}" for group in GROUPS if chosen.get(group) is not None]
-    check_kinds(config, hydra.compose(PRIMARY, choices))
+def check_values(config: DictConfig, overrides: Iterable[str]) -> None:
+    """Refuse values of a wrong kind among the `overrides` that made this config. Raises UserError."""
+    check_kinds(config, _usual(tuple(sorted(o for o in overrides if o.partition("=")[0] in GROUPS))))
+
+
+@functools.cache
+def _usual(choices: tuple[str, ...]) -> DictConfig:
+    return compose(choices)
 
 
 @contextmanager

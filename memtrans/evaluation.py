@@ -8,6 +8,7 @@ from typing import Any
 from memtrans_fairseq.compat import no_cudnn_attention, quiet
 from memtrans_fairseq.search import hypotheses_of
 
+import numpy as np
 import torch
 from fairseq import checkpoint_utils, utils
 from fairseq.dataclass.configs import GenerationConfig
@@ -79,11 +80,13 @@ def translate(model: FairseqModel, task: Any, split: str, protocol: Mapping[str,
     """Detokenised translations of a split, in the order of the corpus."""
     task.load_dataset(split)
     data = task.dataset(split)
-    longest = max(map(data.num_tokens, range(len(data))))
+    positions = utils.resolve_max_positions(task.max_positions(), model.max_positions())
+    fitting, _ = data.filter_indices_by_size(np.arange(len(data)), positions)
+    longest = max(map(data.num_tokens, fitting), default=0)  # which a batch must have room for
     batches = task.get_batch_iterator(
         dataset=data,
         max_tokens=max(protocol["batch_tokens"], longest),
-        max_positions=utils.resolve_max_positions(task.max_positions(), model.max_positions()),
+        max_positions=positions,
         ignore_invalid_inputs=True,
     ).next_epoch_itr(shuffle=False)
     found = decode(model, task, batches, protocol)

@@ -8,8 +8,9 @@ from omegaconf.errors import InterpolationResolutionError
 
 from memtrans.errors import UserError
 
-OPTIONS = ("model.", "train.")  # fairseq's: null leaves one out, and words may look like numbers
-COUNTS = "corpus.splits."  # of a published corpus: null checks none
+OPTIONS = ("model.", "train.")  # fairseq's own: words may look like numbers, and a number may be a list for each epoch
+# null leaves an option out, checks no count of a published corpus, and is for `jobs` to judge in a protocol
+NULLS = (*OPTIONS, "corpus.splits.", "protocol.")
 
 
 def check_kinds(given: DictConfig, usual: DictConfig) -> None:
@@ -26,10 +27,11 @@ def check_kinds(given: DictConfig, usual: DictConfig) -> None:
 
 def _compare(given: Any, usual: Any, path: str = "") -> None:
     if isinstance(usual, Mapping) and isinstance(given, Mapping):
-        for key in usual.keys() & given.keys():
-            _compare(given[key], usual[key], f"{path}.{key}" if path else str(key))
+        for key in usual:
+            if key in given:
+                _compare(given[key], usual[key], f"{path}.{key}" if path else str(key))
         return
-    open_to_all = usual is None or usual == "???" or (given is None and path.startswith((*OPTIONS, COUNTS)))
+    open_to_all = usual is None or usual == "???" or (given is None and path.startswith(NULLS))
     if not open_to_all and not _is_like(usual, given, path.startswith(OPTIONS)):
         raise UserError(f"{path}={given}: expected {_words(usual)}")
 
@@ -41,7 +43,8 @@ def _is_like(usual: Any, value: Any, option: bool) -> bool:
         case int():
             return type(value) is int
         case float():
-            return type(value) in (int, float)
+            values = value if option and isinstance(value, list) else [value]
+            return all(type(item) in (int, float) for item in values)
         case str():
             return isinstance(value, str) or (option and type(value) in (int, float))
         case list():
@@ -58,7 +61,7 @@ def _words(usual: Any) -> str:
         case float():
             return f"a number, such as {usual}"
         case str():
-            return f"text, such as {usual}"
+            return f"text, such as {usual} (a number as text: \"'7'\")"
         case list():
             return f"a list, such as [{','.join(map(str, usual))}]" if usual else "a list"
     return f"several settings: {', '.join(usual)}"

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from memtrans import processes
-from memtrans.locks import held
+from memtrans.locks import WAITING, held
 from memtrans.records import NAMES
 from memtrans.runlog import read_progress
 from memtrans.runs import Run
@@ -26,7 +26,6 @@ from memtrans.stops import SIGNALS, STOPPED
 
 POLL_SECONDS = 0.5
 DEVICES = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")  # NVIDIA's, on Windows' Linux, AMD's
-WAITS = "another process is at work on it; waiting for it"
 PLAIN_SECONDS = 20.0  # between two progress lines of a run where there is no terminal
 
 
@@ -174,7 +173,7 @@ class _Plain:
 
     def started(self, worker: Worker) -> None:
         self.said[worker.run.hash] = time.monotonic()
-        word = WAITS if worker.waits else "started"
+        word = WAITING.format("it") if worker.waits else "started"
         self.say(f"{worker.run.name}: {word}, log {worker.run.log}")
 
     def advanced(self, worker: Worker) -> None:
@@ -198,7 +197,7 @@ class _Bars:
 
     def started(self, worker: Worker) -> None:
         self.tasks[worker.run.hash] = self.progress.add_task(
-            worker.run.name, total=1.0, text=WAITS if worker.waits else "starting"
+            worker.run.name, total=1.0, text=WAITING.format("it") if worker.waits else "starting"
         )
 
     def advanced(self, worker: Worker) -> None:

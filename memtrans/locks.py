@@ -16,6 +16,7 @@ from pathlib import Path
 
 from memtrans.progress import say
 
+WAITING = "another process is at work on {}; waiting for it"
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # what file systems without locks answer
 
 
@@ -30,7 +31,7 @@ def locked(path: Path, what: str) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            say(f"another process is at work on {what}; waiting for it")
+            say(WAITING.format(what))
             fcntl.flock(file, fcntl.LOCK_EX)
         except OSError as error:
             if error.errno not in NO_LOCKS:

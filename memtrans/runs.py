@@ -119,9 +119,11 @@ class Run:
             places = {"data": Path(content["data"]), "results": Path(content["results"]), "runs": folder.parent}
             run = cls(**content | places)
             named = folder if folder.name == run.hash else folder.resolve()  # it may be a link, or "."
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             raise UserError(f"{folder}: not a run's folder (it has no run.json); give one of runs/") from None
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+        except (ValueError, KeyError, TypeError) as error:
             raise UserError(
                 f"{path}: cannot be read ({error}); the command that made the run writes it again"
             ) from None
@@ -172,6 +174,7 @@ def _check(values: Mapping[str, Any], manifest: Mapping[str, Any]) -> None:
     if type(seed) is not int or not 0 <= seed < 2**32:
         raise UserError(f"seed={seed}: expected a whole number from 0 to {2**32 - 1}")
     _check_training(values["train"])
+    _check_own(values)
     check_protocol(values, manifest)
     if values["tracking"]["wandb"] not in (None, "offline", "online"):
         raise UserError(f"tracking.wandb={values['tracking']['wandb']}: expected null, offline or online")
@@ -185,9 +188,13 @@ def _check_training(train: Mapping[str, Any]) -> None:
             raise UserError(f"train.{key}={value}: expected null or a whole number of at least 1")
     if not train["max_update"] and not train["max_epoch"]:
         raise UserError("neither train.max_update nor train.max_epoch is set: training would never end; set one")
-    if overruled := [key for key in OURS if key in train]:
-        others = "seed, corpus, variant, train.precision, protocol, paths and launcher"
-        raise UserError(f"train.{overruled[0]}: not an option of its own; it follows from {others}")
+
+
+def _check_own(values: Mapping[str, Any]) -> None:
+    for group in ("model", "train"):
+        if overruled := [key for key in OURS if key in values[group]]:
+            others = "seed, corpus, variant, train.precision, protocol, paths and launcher"
+            raise UserError(f"{group}.{overruled[0]}: not an option of its own; it follows from {others}")
 
 
 def check_device(run: Run, gpus: bool) -> None:

@@ -2,14 +2,14 @@
 
 import copy
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from memtrans.configuration import CONFIGS, check_fit, compose
+from memtrans.configuration import CONFIGS, check_fit, check_values, compose
 from memtrans.corpora import Prepared, foresee, prepare
 from memtrans.errors import UserError
 from memtrans.launch import Failure, count_gpus, launch
@@ -54,9 +54,11 @@ def plan_sweep(
     composed: list[DictConfig] = []
     refused: dict[str, str] = {}
     for row in sweep.rows:
+        overrides = row_overrides(sweep, row, sweep.seeds[0], kept)
         try:
-            config = compose(row_overrides(sweep, row, sweep.seeds[0], kept))
+            config = compose(overrides)
             check_fit(config)
+            check_values(config, overrides)
         except UserError as error:
             refused[row.label] = str(error)
         else:
@@ -79,21 +81,38 @@ def _decided_models(sweep: SweepSpec) -> set[str]:
 
 
 def plan_runs(configs: Iterable[DictConfig]) -> list[Run]:
-    """The runs of composed configs; their corpora are prepared first, each once."""
-    prepared: dict[str, Prepared] = {}
+    """The runs of composed configs; their corpora are prepared first, each once. Raises UserError."""
+    configs = list(configs)
+    _check_before(configs)
+    return _planned(configs, prepare)
+
+
+def _planned(configs: Sequence[DictConfig], find: Callable[[DictConfig, Path], Prepared]) -> list[Run]:
+    """The runs of composed configs on their corpora, each of which is found once: to know it, its files are read."""
+    corpora: dict[str, Prepared] = {}
     runs = []
     for config in configs:
-        check_fit(config)
         key = OmegaConf.to_yaml(config.corpus)
-        if key not in prepared:
-            prepared[key] = prepare(config.corpus, Path(config.paths.data))
-        runs.append(plan_run(config, prepared[key]))
+        if key not in corpora:
+            corpora[key] = find(config.corpus, Path(config.paths.data))
+        runs.append(plan_run(config, corpora[key]))
+    return runs
+
+
+def _check_before(configs: Sequence[DictConfig]) -> None:
+    """Refuse what cannot work before a corpus is prepared, which may take hours. Raises UserError."""
+    for config in configs:
+        check_fit(config)
+    runs = _planned(configs, foresee)
     for folder in {folder for run in runs for folder in (run.runs, run.results)}:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"{folder}: not a folder for runs or results ({error.strerror}); give another") from None
-    return runs
+    here = [run for run, config in zip(runs, configs, strict=True) if config.launcher.name == "local"]
+    missing = [run for run in here if run.record() is None]
+    if missing and all(run.identity["train"]["precision"] != "fp32" for run in missing):
+        check_device(missing[0], count_gpus() > 0)
 
 
 def runs_meant(config: DictConfig, overrides: Iterable[str]) -> list[Run]:
@@ -105,7 +124,7 @@ def runs_meant(config: DictConfig, overrides: Iterable[str]) -> list[Run]:
         return list(_runs_of(Path(config.paths.runs)))
     sweep = load_sweeps(CONFIGS)[config.sweep.name]
     configs, _ = plan_sweep(sweep, sweep.seeds if config.seeds is None else config.seeds, overrides)
-    return [plan_run(each, foresee(each.corpus, Path(each.paths.data))) for each in configs]
+    return _planned(configs, foresee)
 
 
 def _runs_of(folder: Path) -> Iterator[Run]:
@@ -123,8 +142,6 @@ def run_missing(runs: Sequence[Run], jobs: int | None, runs_per_gpu: int) -> lis
     if not missing:
         return []
     gpus = count_gpus()
-    for run in missing:
-        check_device(run, gpus > 0)
     return launch(missing, places(jobs, gpus, runs_per_gpu, missing[0].gpus), gpus)
 
 

@@ -16,6 +16,7 @@ from memtrans.errors import UserError, did_you_mean
 from memtrans.strict import build, strict
 
 CHOICES = ("corpus", "size", "protocol")  # which a sweep's `defaults` make
+HEADER = "# @package _global_"
 
 
 @strict
@@ -107,6 +108,8 @@ def load_sweeps(configs: Path) -> dict[str, SweepSpec]:
 
 def _load_sweep(path: Path, variant_labels: Mapping[str, str]) -> SweepSpec:
     fields = _fields(_read_yaml(path), path)
+    if not path.read_text(encoding="utf-8").startswith(HEADER):
+        raise UserError(f"{path}: expected the first line {HEADER!r}, without which Hydra cannot compose it")
     if isinstance(fields.get("rows"), list):
         fields["rows"] = [_labelled(row, i, path, variant_labels) for i, row in enumerate(fields["rows"])]
     sweep = build(SweepSpec, fields, path)
@@ -118,18 +121,23 @@ def _load_sweep(path: Path, variant_labels: Mapping[str, str]) -> SweepSpec:
 
 
 def _fields(content: object, path: Path) -> dict[str, Any]:
-    """What stands under `sweep`, and what `defaults` choose. Raises UserError if either is missing."""
-    if not isinstance(content, Mapping) or not isinstance(content.get("sweep"), Mapping):
-        raise UserError(f"{path}: expected `defaults` and `sweep`, as in the other files of this folder")
-    listed = content.get("defaults")
-    lines = [line for line in listed if isinstance(line, Mapping)] if isinstance(listed, list) else []
+    """What stands under `sweep`, and what `defaults` choose. Raises UserError for anything else, or a lack of these."""
+    if not isinstance(content, Mapping) or content.keys() != {"defaults", "sweep"}:
+        raise UserError(f"{path}: expected `defaults` and `sweep`, and no other section; rows have `overrides`")
+    fields, listed = content["sweep"], content["defaults"]
+    if not isinstance(fields, Mapping) or not isinstance(listed, list):
+        raise UserError(f"{path}: expected a list as `defaults` and fields in `sweep`")
+    lines = [line if isinstance(line, Mapping) else {line: None} for line in listed]
     chosen = {key: value for line in lines for key, value in line.items()}
     for group in CHOICES:
         if f"override /{group}" not in chosen:
             raise UserError(f"{path}: defaults: expected a line `- override /{group}: NAME`")
-        if group in content["sweep"]:
+        if group in fields:
             raise UserError(f"{path}: sweep.{group}: it is chosen under `defaults`; leave it out here")
-    return {**content["sweep"], **{group: chosen[f"override /{group}"] for group in CHOICES}}
+    for key in chosen:
+        if str(key).removeprefix("override /") not in (*CHOICES, "variant"):
+            raise UserError(f"{path}: defaults: {key}: rows would not have it; only {', '.join(CHOICES)} and variant")
+    return {**fields, **{group: chosen[f"override /{group}"] for group in CHOICES}}
 
 
 def _labelled(row: object, index: int, path: Path, variant_labels: Mapping[str, str]) -> object:

@@ -16,7 +16,7 @@ from memtrans.errors import UserError
 from memtrans.runs import Run, train_arguments
 
 PROTOCOL = {"name": "full", "checkpoint": "best", "sentences": None, "beam": 5, "batch_tokens": 1000}
-PROTOCOL |= {"lenpen": 1.0, "max_len_a": 1.2, "max_len_b": 10}
+PROTOCOL |= {"draw_seed": 0, "lenpen": 1.0, "max_len_a": 1.2, "max_len_b": 10}
 IDENTITY: dict[str, Any] = {
     "corpus": {"name": "toy", "fingerprint": "0123456789abcdef", "languages": ["de", "en"]},
     "size": "demo",

@@ -1,17 +1,20 @@
 """Settings of a wrong kind: what may stand where a number, a word or a list stands in configs/."""
 
-import pytest
+import re
+import shlex
 
-from memtrans.configuration import CONFIGS, compose
+import pytest
+from places import REPOSITORY
+
+from memtrans.configuration import check_values, compose
 from memtrans.errors import UserError
-from memtrans.kinds import check_kinds
 
 DEMO = ["corpus=demo"]
 TEXT = ["corpus=wikitext2", "size=lm_small", "variant=mem_transformer_lm", "protocol=lm"]
 
 
 def check(choices: list[str], *overrides: str) -> None:
-    check_kinds(compose([*choices, *overrides]), compose(choices))
+    check_values(compose([*choices, *overrides]), [*choices, *overrides])
 
 
 @pytest.mark.parametrize(
@@ -22,7 +25,8 @@ def check(choices: list[str], *overrides: str) -> None:
         ("model.memory_tokens=true", "model.memory_tokens=True: expected a whole number"),
         ("model.memory_tokens='7'", "model.memory_tokens=7: expected a whole number"),
         ("train.lr=x", "train.lr=x: expected a number, such as 0.005"),
-        ("train.lr=[1,2]", r"train.lr=\[1, 2\]: expected a number"),
+        ("train.lr=[1,x]", r"train.lr=\[1, 'x'\]: expected a number"),
+        ("tracking.tensorboard=null", "tracking.tensorboard=None: expected true or false"),
         ("train.adam_betas=0.9", r"train.adam_betas=0.9: expected a list, such as \[0.9,0.98\]"),
         ("train.adam_betas=[0.9,x]", "expected a list, such as"),
         ("tracking.tensorboard=maybe", "tracking.tensorboard=maybe: expected true or false"),
@@ -31,7 +35,7 @@ def check(choices: list[str], *overrides: str) -> None:
         ("corpus.seed=null", "corpus.seed=None: expected a whole number"),
         ("corpus.sizes=3", "corpus.sizes=3: expected several settings: train, valid, test"),
         ("corpus.seed={a:1}", "corpus.seed={'a': 1}: expected a whole number"),
-        ("corpus.extra_splits=x", "corpus.extra_splits=x: expected a list"),
+        ("corpus.extra_splits=x", "extra_splits=x: expected a list"),
         ("paths.runs=7", "paths.runs=7: expected text, such as runs"),
         ("paths.runs=null", "paths.runs=None: expected text"),
     ],
@@ -46,6 +50,7 @@ def test_another_kind_is_refused(override, says):
     "overrides",
     [
         ["model.memory_tokens=3", "model.dropout=0", "train.lr=1", "train.weight_decay=1e-2"],
+        ["train.lr=[1e-3,5e-4]", "protocol=paper", "protocol.sentences=null"],
         ["train.max_epoch=null", "train.max_update=7", "+train.patience=many"],
         ["protocol.sentences=5", "label=7", "tracking.wandb=offline", "paths.runs=a b"],
         ["train.adam_betas=[0,1]", "corpus.extra_splits=[newstest]", "train.criterion=cross_entropy"],
@@ -60,12 +65,14 @@ def test_null_is_no_count_and_no_option():
 
 
 def test_choices_that_do_not_go_together_are_for_others_to_refuse():
-    check_kinds(compose(["variant=mem_transformer_lm", "size=demo", "train.lr=x"]), compose(DEMO))
+    check(["variant=mem_transformer_lm", "size=demo"], "train.lr=x")
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*/[!_]*.yaml")), ids=lambda path: path.stem)
-@pytest.mark.parametrize("others", [[], TEXT], ids=["translation", "text"])
-def test_every_config_is_of_its_own_kind(path, others):
-    choice = {one.partition("=")[0]: one for one in [*others, f"{path.parent.name}={path.stem}"]}
-    config = compose(list(choice.values()))
-    check_kinds(config, config)
+@pytest.mark.parametrize("page", ["README.md", "CLUSTER.md", "CONTRIBUTING.md"])
+def test_commands_of_the_documents_are_not_refused(page):
+    text = (REPOSITORY / page).read_text().replace("\\\n", " ")
+    commands = re.findall(r"scripts\.(?:train|sweep|status|cancel|prepare) ([^`#\n]*)", text)
+    given = [shlex.split(command) for command in commands]
+    assert given
+    for overrides in given:  # but for placeholders; of -m the first
+        check([], *(o.partition(",")[0] for o in overrides if re.fullmatch(r"[\w.]+=[\w/][^\[\]]*", o)))

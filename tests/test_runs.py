@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 
 from memtrans import sweeping
 from memtrans.analysis.arguments import trained_run
-from memtrans.configuration import CONFIGS, compose
+from memtrans.configuration import CONFIGS, check_fit, compose
 from memtrans.corpora import Prepared
 from memtrans.errors import UserError
 from memtrans.jobs import language_modeling, translation
@@ -211,6 +211,27 @@ def test_a_row_of_another_task_stops_no_other(toy_sweep):
     assert refused["XL"].startswith("corpus=demo is for translation, variant=transformer_xl is not; give variant=mem_b")
 
 
+def test_a_row_s_own_value_of_a_wrong_kind_is_refused(toy_sweep):
+    rows = (*toy_sweep.rows, SweepRow(variant="transformer", label="odd", overrides=("model.dropout=abc",)))
+    _, refused = plan_sweep(replace(toy_sweep, rows=rows), (1,), [])
+    assert refused["odd"].startswith("model.dropout=abc: expected a number")
+
+
+def test_a_sweep_s_choices_are_those_of_its_command():
+    """So that the options of its models may be given, and what the command line chooses stands."""
+    config = compose(["sweep=lm_wikitext2", "train.batch_size=7", "model.mem_len=3", "size=lm_demo"])
+    assert (config.corpus.name, config.protocol.name, config.size.name) == ("wikitext2", "lm", "lm_demo")
+    assert (config.train.batch_size, config.model.mem_len) == (7, 3)
+    for name, sweep in load_sweeps(CONFIGS).items():
+        config = compose([f"sweep={name}"])
+        assert (config.corpus.name, config.size.name, config.protocol.name) == (
+            sweep.corpus,
+            sweep.size,
+            sweep.protocol,
+        )
+        check_fit(config)
+
+
 def test_what_no_row_can_be_composed_with_is_said_once(toy_sweep):
     with pytest.raises(UserError, match="^train.lrr: no such setting; did you mean lr"):
         plan_sweep(toy_sweep, (1, 2), ["train.lrr=1"])
@@ -280,6 +301,8 @@ def test_a_run_of_one_sentence_of_a_large_corpus_is_some_of_an_epoch():
         (["train.max_update=-1"], "train.max_update=-1: expected null or a whole number of at least 1"),
         (["+train.seed=4"], "train.seed: not an option of its own; it follows from seed, corpus,"),
         (["+train.save_dir=x"], "train.save_dir: not an option of its own"),
+        (["+model.num_workers=4"], "model.num_workers: not an option of its own"),
+        (["protocol.draw_seed=null"], "protocol.draw_seed=None: expected a whole number"),
         (["protocol.checkpoint=averag"], "protocol.checkpoint=averag: expected best, last or 'average N'"),
         (["protocol.sentences=0"], "protocol.sentences=0: expected a whole number of at least 1"),
         (["protocol.lenpen=x"], "protocol.lenpen=x: expected a number"),
@@ -353,9 +376,19 @@ def test_what_the_harness_tells_fairseq_itself_is_no_option():
 
 def test_what_needs_a_gpu_is_refused_before_it_starts(tmp_path, monkeypatch):
     monkeypatch.setattr(sweeping, "count_gpus", lambda: 0)
-    monkeypatch.setattr(sweeping, "launch", lambda *_: pytest.fail("started"))
+    monkeypatch.setattr(sweeping, "prepare", lambda *_: pytest.fail("prepared"))
+    config = compose([*(f"paths.{name}={tmp_path / name}" for name in ("data", "runs", "results")), "size=base"])
     with pytest.raises(UserError, match="train.precision=amp needs a GPU, and there is none here"):
-        sweeping.run_missing([planned(f"paths.results={tmp_path}", "train.precision=amp")], None, 1)
+        sweeping.plan_runs([config])
+
+
+@pytest.mark.parametrize("wrong", ["seed=-1", "protocol.split=tst", "paths.results=file"])
+def test_nothing_is_prepared_for_what_cannot_work(tmp_path, monkeypatch, wrong):
+    monkeypatch.chdir(tmp_path)
+    Path("file").touch()
+    with pytest.raises(UserError):
+        sweeping.plan_runs([compose([wrong])])
+    assert not Path("data").exists()
 
 
 # where it lies
@@ -382,6 +415,13 @@ def test_a_run_that_was_moved_lies_where_it_is(written, tmp_path, monkeypatch):
     assert Run.read(Path()) == moved
 
 
+def test_what_is_no_folder_of_a_run_is_told_so(tmp_path):
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "nothing", tmp_path / "file", tmp_path):
+        with pytest.raises(UserError, match=r"not a run's folder \(it has no run.json\); give one of runs/"):
+            Run.read(path)
+
+
 def test_a_folder_with_another_name_is_not_the_run(written):
     copy = shutil.copytree(written.folder, written.runs / "copy")
     with pytest.raises(UserError, match=rf"copy: holds the run {written.hash}; give the folder that name"):
@@ -397,7 +437,9 @@ def test_a_description_that_cannot_be_read_is_told_with_its_cure(written, conten
 
 def test_a_run_without_its_prepared_corpus_says_how_to_get_it_back(written):
     (written.folder / "trained").touch()
-    with pytest.raises(UserError, match="its prepared corpus is not in prepared; .* scripts.prepare corpus=demo"):
+    with pytest.raises(
+        UserError, match="its prepared corpus is not in prepared; .* scripts.prepare again with the same"
+    ):
         trained_run(written.folder)
 
 

@@ -28,10 +28,10 @@ def test_row_labels() -> None:
 
 
 def test_sweep_inherits_rows_and_adds_its_own(configs: Path) -> None:
-    inherits = "defaults: [{override /corpus: c}, {override /size: s}, {override /protocol: full}]\n"
-    inherits += (
-        "sweep: {name: second, title: T, seeds: [1], rows_from: toy, rows: [{variant: mem_ctrl, memory_tokens: 5}]}\n"
-    )
+    inherits = "# @package _global_\n"
+    inherits += "defaults: [{override /corpus: c}, {override /size: s}, {override /protocol: full}]\n"
+    inherits += "sweep: {name: second, title: T, seeds: [1], rows_from: toy, "
+    inherits += "rows: [{variant: mem_ctrl, memory_tokens: 5}]}\n"
     (configs / "sweep/second.yaml").write_text(inherits)
     second = load_sweeps(configs)["second"]
     assert [row.label for row in second.rows] == ["Transformer", "MemTransformer 10", "MemCtrl 20, pre-LN", "MemCtrl 5"]
@@ -46,8 +46,16 @@ def test_sweep_inherits_rows_and_adds_its_own(configs: Path) -> None:
         ("title: Toy table", "", "title: missing"),
         ("override /size", "size", "defaults: expected a line `- override /size: NAME`"),
         ("title: Toy table", "title: T\n  corpus: x", "sweep.corpus: it is chosen under `defaults`; leave it out here"),
-        ("sweep:", "sweeps:", "expected `defaults` and `sweep`, as in the other files"),
-        ("defaults: [", "defaults: 3 # [", "defaults: expected a line `- override /corpus: NAME`"),
+        ("sweep:", "sweeps:", "expected `defaults` and `sweep`, and no other section; rows have `overrides`"),
+        ("sweep:", "train: {max_update: 7}\nsweep:", "expected `defaults` and `sweep`, and no other section"),
+        (
+            "defaults: [",
+            "defaults: [{override /launcher: slurm}, ",
+            "defaults: override /launcher: rows would not have it",
+        ),
+        ("defaults: [", "defaults: [_self_, ", "defaults: _self_: rows would not have it; only corpus, size, protocol"),
+        ("# @package _global_", "", "expected the first line '# @package _global_', without which Hydra"),
+        ("defaults: [", "defaults: 3 # [", "expected a list as `defaults` and fields in `sweep`"),
         ("override /size: demo", "override /size: 3", "size: expected non-empty text, found 3"),
         ("seeds: [1, 2, 3]", "seeds: [1, two]", r"seeds\[1\]: expected a whole number, found 'two'"),
         ("seeds: [1, 2, 3]", "seeds: [1, 1]", "seeds: expected each once"),

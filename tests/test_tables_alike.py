@@ -44,7 +44,7 @@ def test_each_row_finds_the_baseline_of_its_own_settings(project: Path) -> None:
     )
 
 
-CONTROLS = """
+CONTROLS = """# @package _global_
 defaults: [{override /corpus: toy}, {override /size: demo}, {override /protocol: paper}]
 sweep:
   name: toy_controls

@@ -14,6 +14,7 @@ from fairseq import models, options
 from fairseq.dataclass.initialize import add_defaults
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.models import ARCH_CONFIG_REGISTRY
+from fairseq.modules import MultiheadAttention
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 from test_contract import translate
@@ -316,6 +317,27 @@ def test_a_few_rows_learn_the_same_without_projecting_those_that_they_see(name, 
     assert found[0].keys() == found[1].keys()
     for key, expected in found[0].items():
         torch.testing.assert_close(found[1][key], expected, atol=1e-3, rtol=1e-3)
+
+
+def test_a_few_rows_are_no_less_exact_in_half_precision_without_projecting_those_that_they_see():
+    torch.manual_seed(0)
+    attention = MultiheadAttention(64, 4)
+    queries, keys, mask = torch.randn(3, 2, 64), torch.randn(200, 2, 64), torch.zeros(2, 200, dtype=torch.bool)
+    mask[1, :50] = True
+    exact = attention(queries, keys, keys, key_padding_mask=mask)[0]
+    with torch.autocast("cpu", torch.bfloat16):
+        projected = attention(queries, keys, keys, key_padding_mask=mask)[0]
+        few = block.few_queries(attention, queries, keys, mask)
+    assert few.dtype == torch.bfloat16
+    assert (few - exact).norm() < 1.5 * (projected - exact).norm()
+
+
+@pytest.mark.parametrize("queries", [15, 16])
+def test_as_many_rows_as_make_it_dearer_project_what_they_see(queries, monkeypatch):
+    taken = []
+    monkeypatch.setattr(block, "few_queries", lambda *_: taken.append(True))
+    block._ignoring(None)(MultiheadAttention(64, 4).train(), torch.zeros(queries, 1, 64), torch.zeros(999, 1, 64))
+    assert taken == [True] * (4 * queries < 64)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from memtrans.tables import tables_text
 from memtrans.tables.paper import COLUMNS
 
 VARIANTS = {"transformer": "Transformer", "mem_transformer": "MemTransformer", "mem_ctrl": "MemCtrl"}
-SWEEP = """
+SWEEP = """# @package _global_
 defaults: [{override /corpus: toy}, {override /size: demo}, {override /protocol: paper}]
 sweep:
   name: toy

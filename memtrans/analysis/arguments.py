@@ -51,7 +51,7 @@ def trained_run(folder: Path) -> Run:
         raise UserError(f"{folder}: the run is not trained yet; finish it with scripts.train or scripts.sweep")
     if not (run.data / "manifest.json").exists():
         raise UserError(
-            f"{folder}: its prepared corpus is not in {run.data}; prepare it again, as the run did: "
-            f"python -m scripts.prepare corpus={run.identity['corpus']['name']}"
+            f"{folder}: its prepared corpus is not in {run.data}; call from the folder where it was trained, or run "
+            "scripts.prepare again with the same settings of corpus and paths"
         )
     return run

@@ -77,7 +77,7 @@ class Submission:
         folders = (self.folder.parent.parent / run for tasks in self.tasks.values() for run in tasks)
         try:
             return all(Run.read(run).record_path.exists() for run in folders if (run / "run.json").exists())
-        except UserError:  # a run that cannot be read has not come to its end
+        except (UserError, OSError):  # a run that cannot be read has not come to its end
             return False
 
     def remove(self) -> None:

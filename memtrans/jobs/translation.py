@@ -48,6 +48,8 @@ def check(values: Mapping[str, Any]) -> None:
         value = values["protocol"][key]
         if not (isinstance(value, int) and value > 0) and (key, value) != ("sentences", None):
             raise UserError(f"protocol.{key}={value}: expected a whole number of at least 1")
+    if type(draw := values["protocol"]["draw_seed"]) is not int:
+        raise UserError(f"protocol.draw_seed={draw}: expected a whole number")
     for key in ("lenpen", "max_len_a", "max_len_b"):
         if type(value := values["protocol"][key]) not in (int, float):
             raise UserError(f"protocol.{key}={value}: expected a number")
