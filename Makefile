@@ -35,9 +35,7 @@ demo: $(INSTALLED)  ## the whole job in miniature: generate corpora, train eight
 	$(RUN) -m scripts.sweep sweep=demo paths.results=runs/demo
 	$(RUN) -m scripts.sweep sweep=demo_lm paths.results=runs/demo
 
-# half as many again as there are cores, for the slow ones wait for processes that they stop and kill; 32 at most
-WORKERS ?= $(shell n=$$(($$(nproc) * 3 / 2)); echo $$((n < 32 ? n : 32)))
-PYTEST = $(RUN) -m pytest -n $(WORKERS) --dist worksteal
+PYTEST = $(RUN) -m pytest -n auto --dist worksteal
 
 test: $(INSTALLED)  ## all tests
 	$(PYTEST)

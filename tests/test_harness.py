@@ -282,10 +282,6 @@ def test_multirun_trains_each(tmp_path):
 @pytest.mark.parametrize(
     ("overrides", "says"),
     [
-        (
-            ["train.precision=fp16"],
-            "train.precision=fp16 needs a GPU, and there is none here: add train.precision=fp32",
-        ),
         (["+model.encoder_layrs=2"], "model.encoder_layrs: fairseq has no such option for mem_transformer; did you"),
         (["variant=mem_bottleneck", "model.memory_tokens=0"], "mem_bottleneck_transformer needs at least 1 memory"),
         (["model.memory_init=zeros"], "argument --memory-init: invalid choice: 'zeros'"),
