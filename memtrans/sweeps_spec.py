@@ -108,7 +108,7 @@ def load_sweeps(configs: Path) -> dict[str, SweepSpec]:
 
 def _load_sweep(path: Path, variant_labels: Mapping[str, str]) -> SweepSpec:
     fields = _fields(_read_yaml(path), path)
-    if not path.read_text(encoding="utf-8").startswith(HEADER):
+    if not path.read_text(encoding="utf-8").startswith(HEADER):  # a comment to YAML
         raise UserError(f"{path}: expected the first line {HEADER!r}, without which Hydra cannot compose it")
     if isinstance(fields.get("rows"), list):
         fields["rows"] = [_labelled(row, i, path, variant_labels) for i, row in enumerate(fields["rows"])]

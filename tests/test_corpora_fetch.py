@@ -78,6 +78,14 @@ def test_dead_and_missing_urls_are_passed_over(tmp_path, dead):
     assert [name for name, _ in server.asked] == ["gone.tgz", "toy.tgz"]
 
 
+def test_an_unknown_host_is_told_in_whole_brackets(tmp_path):
+    with pytest.raises(UserError) as failure:
+        fetch(remote("http://nowhere.invalid/toy.tgz"), tmp_path)
+    said = str(failure.value)
+    assert "(http://nowhere.invalid/toy.tgz: " in said
+    assert said.count("(") == said.count(")")
+
+
 def test_a_url_that_breaks_for_good_is_continued_elsewhere(tmp_path):
     with serving({"toy.tgz": CONTENT}, breaks=("toy.tgz",)) as first, serving({"toy.tgz": CONTENT}) as second:
         # the first server forgets the file after its half

@@ -74,5 +74,5 @@ def test_commands_of_the_documents_are_not_refused(page):
     commands = re.findall(r"scripts\.(?:train|sweep|status|cancel|prepare) ([^`#\n]*)", text)
     given = [shlex.split(command) for command in commands]
     assert given
-    for overrides in given:  # but for placeholders; of -m the first
+    for overrides in given:  # placeholders are left out, and of a list for -m all but the first
         check([], *(o.partition(",")[0] for o in overrides if re.fullmatch(r"[\w.]+=[\w/][^\[\]]*", o)))
