@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from queue import SimpleQueue
 
 from rich.console import Console
@@ -25,7 +26,6 @@ from memtrans.runs import Run
 from memtrans.stops import SIGNALS, STOPPED
 
 POLL_SECONDS = 0.5
-DEVICES = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")  # NVIDIA's, on Windows' Linux, AMD's
 PLAIN_SECONDS = 20.0  # between two progress lines of a run where there is no terminal
 
 
@@ -49,15 +49,19 @@ class _Asked(BaseException):
 
 
 def count_gpus() -> int:
-    """The GPUs that torch sees. It takes seconds to import: where there is no trace of a driver, it is not asked."""
-    if not any(map(os.path.exists, DEVICES)):
-        try:
-            ctypes.CDLL("libcuda.so.1")  # which may make the device files when it is first used
-        except OSError:
-            return 0
-    import torch
+    """The GPUs that torch would see. It takes seconds to import: of NVIDIA's GPUs their driver tells."""
+    if os.path.exists("/dev/kfd"):  # AMD's
+        import torch
 
-    return torch.cuda.device_count()
+        return torch.cuda.device_count()
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return 0
+    found = ctypes.c_int(0)
+    if version("torch").endswith("+cpu") or driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(found)):
+        return 0
+    return found.value
 
 
 def launch(runs: Sequence[Run], places: int, gpus: int) -> list[Failure]:

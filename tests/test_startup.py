@@ -3,12 +3,14 @@
 import re
 import subprocess
 import sys
-from ctypes.util import find_library
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import workers
+
+from memtrans import launch
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SLOW = {"torch", "fairseq", "scipy", "matplotlib", "wandb", "submitit"}
@@ -29,10 +31,36 @@ def test_help_imports_nothing_slow(script):
     assert imported & SLOW == set()
 
 
-def test_gpus_are_counted_without_torch_where_there_is_none():
+def test_gpus_are_counted_without_torch():
     said, imported = imports("-c", "from memtrans.launch import count_gpus; print(count_gpus())")
     assert said == f"{torch.cuda.device_count()}\n"
-    assert find_library("cuda") or "torch" not in imported
+    assert Path("/dev/kfd").exists() or "torch" not in imported
+
+
+class Driver:
+    """NVIDIA's, as `ctypes` shows it: each call returns 0, or the number of an error."""
+
+    def __init__(self, gpus: int, error: int = 0) -> None:
+        self.gpus, self.error = gpus, error
+
+    def cuInit(self, flags: int) -> int:
+        return self.error
+
+    def cuDeviceGetCount(self, count: Any) -> int:
+        count._obj.value = self.gpus
+        return 0
+
+
+@pytest.mark.parametrize(
+    ("gpus", "error", "build", "found"),
+    [(8, 0, "2.11.0+cu129", 8), (8, 0, "2.13.0", 8), (8, 0, "2.13.0+cpu", 0), (8, 100, "2.13.0", 0)],
+    ids=["eight", "a build without a name", "torch without CUDA", "the driver sees none"],
+)
+def test_gpus_are_those_of_the_driver_if_torch_can_use_them(gpus, error, build, found, monkeypatch):
+    monkeypatch.setattr(launch.os.path, "exists", lambda path: False)
+    monkeypatch.setattr(launch.ctypes, "CDLL", lambda name: Driver(gpus, error))
+    monkeypatch.setattr(launch, "version", lambda package: build)
+    assert launch.count_gpus() == found
 
 
 @pytest.mark.slow
