@@ -2,7 +2,6 @@
 
 import argparse
 
-from memtrans_fairseq.modules import block
 from memtrans_fairseq.modules.block import EncoderRows
 from memtrans_fairseq.presets import TRANSLATION
 from memtrans_fairseq.variants import VARIANTS
@@ -14,7 +13,6 @@ from fairseq import models, options
 from fairseq.dataclass.initialize import add_defaults
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.models import ARCH_CONFIG_REGISTRY
-from fairseq.modules import MultiheadAttention
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 from test_contract import translate
@@ -295,71 +293,3 @@ def test_the_decoder_follows_the_encoders_width():
     model = build("mem_transformer", encoder_embed_dim=24, encoder_ffn_embed_dim=40)
     assert model.decoder.layers[0].fc1.weight.shape == (40, 24)
     assert F.linear(torch.zeros(24), model.decoder.layers[0].fc1.weight).shape == (40,)
-
-
-# --- a few memory rows that look at many padded ones
-
-
-@pytest.mark.parametrize("lengths", [[90, 90], [90, 40, 70]])
-@pytest.mark.parametrize("name", ["mem_ctrl", "mem_bottleneck"])
-def test_a_few_rows_learn_the_same_without_projecting_those_that_they_see(name, lengths, monkeypatch):
-    model = shake(build(f"{name}_transformer", memory_tokens=2)).train()
-    calls = calls_of_memory(model)
-    found = []
-    for one_sided in (10**6, block.ONE_SIDED):
-        monkeypatch.setattr(block, "ONE_SIDED", one_sided)
-        model.zero_grad()
-        torch.manual_seed(0)
-        out = model.encoder(batch(sentences(lengths)))["encoder_out"][0]
-        out.square().sum().backward()
-        found.append({"out": out} | {n: p.grad for n, p in model.encoder.named_parameters() if p.grad is not None})
-    assert calls == [False]  # the second time, no module of attention is asked
-    assert found[0].keys() == found[1].keys()
-    for key, expected in found[0].items():
-        torch.testing.assert_close(found[1][key], expected, atol=1e-3, rtol=1e-3)
-
-
-def test_a_few_rows_are_no_less_exact_in_half_precision_without_projecting_those_that_they_see():
-    torch.manual_seed(0)
-    attention = MultiheadAttention(64, 4)
-    queries, keys, mask = torch.randn(3, 2, 64), torch.randn(200, 2, 64), torch.zeros(2, 200, dtype=torch.bool)
-    mask[1, :50] = True
-    exact = attention(queries, keys, keys, key_padding_mask=mask)[0]
-    with torch.autocast("cpu", torch.bfloat16):
-        projected = attention(queries, keys, keys, key_padding_mask=mask)[0]
-        few = block.few_queries(attention, queries, keys, mask)
-    assert few.dtype == torch.bfloat16
-    assert (few - exact).norm() < 1.5 * (projected - exact).norm()
-
-
-@pytest.mark.parametrize("queries", [15, 16])
-def test_as_many_rows_as_make_it_dearer_project_what_they_see(queries, monkeypatch):
-    taken = []
-    monkeypatch.setattr(block, "few_queries", lambda *_: taken.append(True))
-    block._ignoring(None)(MultiheadAttention(64, 4).train(), torch.zeros(queries, 1, 64), torch.zeros(999, 1, 64))
-    assert taken == [True] * (4 * queries < 64)
-
-
-@pytest.mark.parametrize(
-    ("options", "training"), [({}, False), ({"attention_dropout": 0.2}, True), ({"quant_noise_pq": 0.2}, True)]
-)
-def test_where_a_module_of_attention_is_needed_a_few_padded_rows_are_plain_products(options, training, monkeypatch):
-    """Where it is watched (probes watch in eval mode), and for dropout and noise."""
-    model = shake(build("mem_bottleneck_transformer", memory_tokens=2, **options)).train(training)
-    calls = calls_of_memory(model)
-    found = []
-    for one_sided in (10**6, block.ONE_SIDED):
-        monkeypatch.setattr(block, "ONE_SIDED", one_sided)
-        torch.manual_seed(0)
-        found.append(model.encoder(batch(sentences([90, 40, 70])))["encoder_out"][0])
-    assert calls == [False, True]
-    if not training:
-        torch.testing.assert_close(*found)
-
-
-def calls_of_memory(model):
-    """Fills with whether weights are asked for, at each call of the first layer's attention of memory."""
-    calls = []
-    attention = model.encoder.layers[0].memory_block.attention
-    attention.register_forward_pre_hook(lambda *call: calls.append(call[2]["need_weights"]), with_kwargs=True)
-    return calls

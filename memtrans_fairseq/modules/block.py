@@ -15,13 +15,13 @@ from fairseq.modules.quant_noise import quant_noise
 from fairseq.modules.transformer_layer import TransformerEncoderLayerBase
 from torch import Tensor, nn
 
+from .one_sided import RATIO, cheaper, few_keys, few_queries
+
 if TYPE_CHECKING:
     from ..packing.rows import PackedRows
 
 # How rows see each other: Att(q, kv) from an attention module, queries and keys.
 Attend = Callable[[MultiheadAttention, Tensor, Tensor], Tensor]
-
-ONE_SIDED = 32  # keys for each query
 
 
 class Block(nn.Module):
@@ -117,43 +117,13 @@ class EncoderRows(NamedTuple):
 
 def _ignoring(padding_mask: Tensor | None) -> Attend:
     def attend(attention: MultiheadAttention, queries: Tensor, keys: Tensor) -> Tensor:
-        few = keys.size(0) >= ONE_SIDED * queries.size(0)
-        cheaper = few and attention.num_heads * queries.size(0) < attention.embed_dim
-        if cheaper and attention.training and _is_plain(attention):
+        if cheaper(attention, few=queries.size(0), many=keys.size(0)):
             return few_queries(attention, queries, keys, padding_mask)
+        if padding_mask is None and cheaper(attention, few=keys.size(0), many=queries.size(0)):
+            return few_keys(attention, queries, keys)
         # Torch's fused kernel for padding is slow with a few queries, memory's: 20 of 16,384 keys take seven times as
         # long as plain products, which torch takes when it is asked for the weights.
-        plain = padding_mask is not None and few
+        plain = padding_mask is not None and keys.size(0) >= RATIO * queries.size(0)
         return attention(queries, keys, keys, key_padding_mask=padding_mask, need_weights=plain)[0]
 
     return attend
-
-
-def _is_plain(attention: MultiheadAttention) -> bool:
-    """Whether its weights sum to one, and its projections are matrices without quantisation noise."""
-    projections = (attention.q_proj, attention.k_proj, attention.v_proj, attention.out_proj)
-    plain = all(type(project) is nn.Linear and not project._forward_pre_hooks for project in projections)
-    return plain and not attention.dropout_module.p
-
-
-def few_queries(attention: MultiheadAttention, queries: Tensor, keys: Tensor, padding_mask: Tensor | None) -> Tensor:
-    """What `attention` gives for a few queries of many keys, which are also the values, without projecting the keys.
-
-    softmax((x Wq) (y Wk)') y Wv is softmax((x Wq Wk') y') y Wv: the queries are projected to the keys' channels, and
-    what they have seen to the values', H * Q rows in place of K. queries Q x B x C, keys K x B x C, padding_mask
-    B x K or None. Returns Q x B x C.
-    """
-    heads, channels = attention.num_heads, attention.embed_dim
-    to_keys, to_values = (project.weight.view(heads, -1, channels) for project in (attention.k_proj, attention.v_proj))
-    x = (attention.q_proj(queries) * attention.scaling).unflatten(-1, (heads, -1))  # Q x B x H x C / H
-    y = keys.transpose(0, 1)
-    # a constant of each row, which softmax takes away: so the bias of the keys has its gradient, nothing but rounding
-    constant = torch.einsum("qbhd,hd->bhq", x, attention.k_proj.bias.view(heads, -1)).flatten(1).unsqueeze(-1)
-    rows = torch.einsum("qbhd,hdc->bhqc", x, to_keys).flatten(1, 2)
-    scores = torch.baddbmm(constant, rows, y.transpose(1, 2))  # B x H * Q x K
-    if padding_mask is not None:
-        scores = scores.masked_fill(padding_mask.unsqueeze(1), float("-inf"))
-    weights = scores.softmax(-1, dtype=torch.float32).to(scores.dtype)
-    seen = torch.bmm(weights, y).unflatten(1, (heads, -1))  # B x H x Q x C
-    values = torch.einsum("bhqc,hdc->qbhd", seen, to_values).flatten(2) + attention.v_proj.bias
-    return attention.out_proj(values)

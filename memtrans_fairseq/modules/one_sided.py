@@ -1,0 +1,68 @@
+"""Attention between a few rows, memory's, and many, without projecting the many: the same products in another order.
+
+Queries x see keys y, which are also the values: softmax(x Wq (y Wk)') y Wv Wo, for each head. Two of the four
+projections are of the many rows, C x C channels each. Instead, the few are projected to the channels of the many:
+
+    few queries    softmax((x Wq Wk') y') y, then Wv Wo
+    few keys       softmax(x (y Wk Wq')') (y Wv Wo)
+
+Each of the many rows then meets heads x few rows of C channels, twice. That is cheaper if they are fewer than C, and no
+kernel has a handful of rows on one side, at which FlashAttention's backward pass is slow.
+
+Shape legend: F few rows, N many rows, B batch, C channels, H heads, D = C / H.
+"""
+
+import torch
+from fairseq.modules import MultiheadAttention
+from torch import Tensor, nn
+
+RATIO = 32  # of many rows to few ones
+
+
+def cheaper(attention: MultiheadAttention, few: int, many: int) -> bool:
+    """Whether the other order is, for so many rows, and gives the same.
+
+    For that, weights must sum to one, and projections be matrices without noise. It is for training alone: at other
+    times a module of attention may be watched.
+    """
+    projections = (attention.q_proj, attention.k_proj, attention.v_proj, attention.out_proj)
+    plain = all(type(project) is nn.Linear and not project._forward_pre_hooks for project in projections)
+    fewer = many >= RATIO * few and attention.num_heads * few < attention.embed_dim
+    return fewer and plain and attention.training and not attention.dropout_module.p
+
+
+def few_queries(attention: MultiheadAttention, queries: Tensor, keys: Tensor, padding_mask: Tensor | None) -> Tensor:
+    """What `attention` gives for queries F x B x C of keys N x B x C, without those in padding_mask, B x N or None.
+
+    Returns F x B x C.
+    """
+    heads, channels = attention.num_heads, attention.embed_dim
+    to_keys, to_values = (project.weight.view(heads, -1, channels) for project in (attention.k_proj, attention.v_proj))
+    x = (attention.q_proj(queries) * attention.scaling).unflatten(-1, (heads, -1))  # F x B x H x D
+    y = keys.transpose(0, 1)
+    # the same for all keys, which softmax takes away: so the keys' bias has its gradient, nothing but rounding
+    constant = torch.einsum("fbhd,hd->bhf", x, attention.k_proj.bias.view(heads, -1)).flatten(1).unsqueeze(1)
+    rows = torch.einsum("fbhd,hdc->bchf", x, to_keys).flatten(2)
+    # the few come last: kernels for matrices whose rows have no round number of bytes, N's, take several times as long
+    scores = torch.baddbmm(constant, y, rows)  # B x N x H * F
+    if padding_mask is not None:
+        scores = scores.masked_fill(padding_mask.unsqueeze(-1), float("-inf"))
+    weights = scores.softmax(1, dtype=torch.float32).to(scores.dtype)
+    seen = torch.bmm(weights.transpose(1, 2), y).unflatten(1, (heads, -1))  # B x H x F x C
+    values = torch.einsum("bhfc,hdc->fbhd", seen, to_values).flatten(2) + attention.v_proj.bias
+    return attention.out_proj(values)
+
+
+def few_keys(attention: MultiheadAttention, queries: Tensor, keys: Tensor) -> Tensor:
+    """What `attention` gives for queries N x B x C of keys F x B x C. Returns N x B x C."""
+    heads, channels = attention.num_heads, attention.embed_dim
+    to_queries = attention.q_proj.weight.view(heads, -1, channels)
+    to_output = attention.out_proj.weight.view(channels, heads, -1)
+    y = (attention.k_proj(keys) * attention.scaling).unflatten(-1, (heads, -1))  # F x B x H x D
+    constant = torch.einsum("fbhd,hd->bhf", y, attention.q_proj.bias.view(heads, -1)).flatten(1).unsqueeze(1)
+    rows = torch.einsum("fbhd,hdc->bchf", y, to_queries).flatten(2)
+    scores = torch.baddbmm(constant, queries.transpose(0, 1), rows).unflatten(-1, (heads, -1))  # B x N x H x F
+    weights = scores.softmax(-1, dtype=torch.float32).to(scores.dtype).flatten(2)
+    values = torch.einsum("fbhd,chd->bhfc", attention.v_proj(keys).unflatten(-1, (heads, -1)), to_output)
+    values = values + (attention.out_proj.bias / heads).to(values.dtype)  # of which each head sees one in sum
+    return torch.bmm(weights, values.flatten(1, 2)).transpose(0, 1)
