@@ -25,8 +25,11 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 def names(group: str, task: str | None = None) -> list[str]:
     """The choices of a config group, or those for a task."""
-    found = sorted(path.stem for path in (CONFIGS / group).glob("[!_]*.yaml"))
-    return [name for name in found if task in (None, task_of(compose([f"{group}={name}"])[group]))]
+    return sorted(
+        path.stem
+        for path in (CONFIGS / group).glob("[!_]*.yaml")
+        if task in (None, task_of(OmegaConf.load(path).get(group, {})))
+    )
 
 
 COMMON = {"corpus": "toy", "fingerprint": "0" * 64, "splits": {"train": {}, "valid": {}, "test": {}}}
