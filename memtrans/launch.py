@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import math
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -12,7 +13,8 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
-from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
 from queue import SimpleQueue
 
 from rich.console import Console
@@ -26,6 +28,7 @@ from memtrans.runs import Run
 from memtrans.stops import SIGNALS, STOPPED
 
 POLL_SECONDS = 0.5
+NO_GPU = 100  # CUDA_ERROR_NO_DEVICE
 PLAIN_SECONDS = 20.0  # between two progress lines of a run where there is no terminal
 
 
@@ -49,19 +52,31 @@ class _Asked(BaseException):
 
 
 def count_gpus() -> int:
-    """The GPUs that torch would see. It takes seconds to import: of NVIDIA's GPUs their driver tells."""
-    if os.path.exists("/dev/kfd"):  # AMD's
-        import torch
+    """The GPUs that torch would see. It takes seconds to import: NVIDIA's driver is asked, and torch only in doubt."""
+    found = _gpus_of_the_driver()
+    if found is not None:
+        return found
+    import torch
 
-        return torch.cuda.device_count()
+    return torch.cuda.device_count()
+
+
+def _gpus_of_the_driver() -> int | None:
+    """None if torch is not built for it, or if it reports an error, of which torch will tell."""
+    torch = find_spec("torch")
+    assert torch is not None
+    build = runpy.run_path(str(Path(str(torch.origin)).with_name("version.py")))
+    if build.get("hip"):
+        return None
+    if not build["cuda"]:
+        return 0
     try:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError:
         return 0
     found = ctypes.c_int(0)
-    if version("torch").endswith("+cpu") or driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(found)):
-        return 0
-    return found.value
+    error = driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(found))
+    return found.value if not error else 0 if error == NO_GPU else None
 
 
 def launch(runs: Sequence[Run], places: int, gpus: int) -> list[Failure]:

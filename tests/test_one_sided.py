@@ -7,7 +7,10 @@ import torch
 from fairseq.modules import MultiheadAttention
 from toy import batch, build, sentences, shake
 
-FEW, MANY, CHANNELS, HEADS = 3, 200, 64, 4
+FEW, MANY, CHANNELS, HEADS = 3, 1000, 64, 4
+SIDES = pytest.mark.parametrize(
+    ("few_are_queries", "padded"), [(True, False), (True, True), (False, False)], ids=["queries", "padded", "keys"]
+)
 
 
 @pytest.fixture
@@ -19,46 +22,83 @@ def attention():
     return made.train()
 
 
-def both_ways(attention, few_are_queries, padded):
-    """Functions of queries and keys, the module's and ours, and rows for them."""
-    few, many = (torch.randn(rows, 2, CHANNELS, requires_grad=True) for rows in (FEW, MANY))
+def ways(attention, few_are_queries, padded):
+    """The module's and ours, functions of queries and keys."""
     mask = torch.zeros(2, MANY, dtype=torch.bool) if padded else None
     if mask is not None:
         mask[1, :50] = True
-    rows = (few, many) if few_are_queries else (many, few)
 
     def ours(queries, keys):
         if few_are_queries:
             return one_sided.few_queries(attention, queries, keys, mask)
         return one_sided.few_keys(attention, queries, keys)
 
-    return lambda queries, keys: attention(queries, keys, keys, key_padding_mask=mask)[0], ours, rows
+    return lambda queries, keys: attention(queries, keys, keys, key_padding_mask=mask)[0], ours
 
 
-@pytest.mark.parametrize(
-    ("few_are_queries", "padded"), [(True, False), (True, True), (False, False)], ids=["queries", "padded", "keys"]
-)
-class TestFew:
-    def test_give_and_learn_the_same(self, attention, few_are_queries, padded):
-        *ways, rows = both_ways(attention, few_are_queries, padded)
-        found = []
-        for way in ways:
-            attention.zero_grad()
-            out = way(*rows)
-            gradients = torch.autograd.grad(
-                (out * torch.arange(CHANNELS)).sin().mean(), [*rows, *attention.parameters()]
-            )
-            found.append([out, *gradients])
-        for expected, given in zip(*found, strict=True):
-            torch.testing.assert_close(given, expected, atol=1e-5, rtol=1e-4)
+def rows(few_are_queries, dtype=torch.float32):
+    """Queries and keys."""
+    few, many = (torch.randn(number, 2, CHANNELS, dtype=dtype, requires_grad=True) for number in (FEW, MANY))
+    return (few, many) if few_are_queries else (many, few)
 
-    def test_are_as_exact_in_half_precision(self, attention, few_are_queries, padded):
-        of_module, ours, rows = both_ways(attention, few_are_queries, padded)
-        exact = of_module(*rows)
-        with torch.autocast("cpu", torch.bfloat16):
-            usual, given = of_module(*rows), ours(*rows)
-        assert given.dtype == torch.bfloat16
-        assert (given - exact).norm() < 1.5 * (usual - exact).norm()
+
+def learned(way, attention, given, weight=1.0):
+    """What comes out, and the gradients of a sum of it."""
+    out = way(*given)
+    loss = (out.double() * torch.arange(out.numel()).sin().view_as(out)).sum() * weight
+    return [out, *torch.autograd.grad(loss, [*given, *attention.parameters()])]
+
+
+@SIDES
+def test_a_few_rows_give_and_learn_the_same(attention, few_are_queries, padded):
+    attention.double()
+    given = rows(few_are_queries, torch.float64)
+    expected, found = (learned(way, attention, given) for way in ways(attention, few_are_queries, padded))
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-9, rtol=1e-9)
+
+
+@SIDES
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_a_few_rows_are_as_exact_in_autocast(attention, few_are_queries, padded, dtype):
+    of_module, ours = ways(attention, few_are_queries, padded)
+    given = rows(few_are_queries)
+    exact = of_module(*given)
+    with torch.autocast("cpu", dtype):
+        usual, found = of_module(*given), ours(*given)
+    assert found.dtype == dtype
+    assert (found - exact).norm() < 1.5 * (usual - exact).norm()
+
+
+@SIDES
+def test_small_gradients_are_as_exact_in_half_precision(attention, few_are_queries, padded):
+    given = rows(few_are_queries)
+    exact, *_ = (learned(way, attention, given, 1e-3) for way in ways(attention, few_are_queries, padded))
+    halved = [x.detach().half().requires_grad_() for x in given]
+    usual, found = (learned(way, attention.half(), halved, 1e-3) for way in ways(attention, few_are_queries, padded))
+    names = ["out", "queries", "keys", *(name for name, _ in attention.named_parameters())]
+    for name, one, of_module, true in zip(names, found, usual, exact, strict=True):
+        if name != "k_proj.bias":  # has none but for rounding
+            assert (one - true).norm() < 1.5 * (of_module - true).norm() + 1e-3 * true.norm(), name
+
+
+def test_what_a_few_queries_see_of_many_large_keys_is_finite_in_half_precision(attention):
+    queries, keys = torch.zeros(FEW, 2, CHANNELS).half(), torch.full((8192, 2, CHANNELS), 20.0).half()
+    assert one_sided.few_queries(attention.half(), queries, keys, None).isfinite().all()
+
+
+def test_scores_may_be_large(attention):
+    given = rows(few_are_queries=True)
+    of_module, ours = ways(attention, few_are_queries=True, padded=False)
+    sharp = [1000 * given[0], given[1]]
+    torch.testing.assert_close(ours(*sharp), of_module(*sharp), atol=1e-3, rtol=1e-3)
+
+
+def test_padded_keys_are_not_seen_however_few(attention):
+    queries, keys = rows(few_are_queries=False)
+    mask = torch.tensor([[False, False, False], [True, False, False]])
+    expected = attention(queries, keys, keys, key_padding_mask=mask)[0]
+    torch.testing.assert_close(block._ignoring(mask)(attention, queries, keys), expected)
 
 
 @pytest.mark.parametrize("lengths", [[90, 90], [90, 40, 70]], ids=["equal", "padded"])
@@ -93,6 +133,15 @@ def test_it_is_taken_where_it_is_cheaper(few, many, taken, attention, monkeypatc
     attend(attention, few, many)
     attend(attention, many, few)
     assert asked == ["few_queries", "few_keys"] * taken
+
+
+def test_a_projection_of_another_kind_is_asked_itself(attention):
+    class Quantised(torch.nn.Linear):
+        pass
+
+    assert one_sided.reorders(attention, FEW, MANY)
+    attention.v_proj = Quantised(CHANNELS, CHANNELS)
+    assert not one_sided.reorders(attention, FEW, MANY)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,8 @@ projections are of the many rows, C x C channels each. Instead, the few are proj
     few keys       softmax(x (y Wk Wq')') (y Wv Wo)
 
 Each of the many rows then meets heads x few rows of C channels, twice. That is cheaper if they are fewer than C, and no
-kernel has a handful of rows on one side, at which FlashAttention's backward pass is slow.
+kernel has a handful of rows on one side, at which FlashAttention's backward pass is slow. In half precision scores are
+rounded to it, as where fairseq multiplies by itself; a fused kernel keeps them in float32.
 
 Shape legend: F few rows, N many rows, B batch, C channels, H heads, D = C / H.
 """
@@ -19,16 +20,16 @@ from torch import Tensor, nn
 RATIO = 32  # of many rows to few ones
 
 
-def cheaper(attention: MultiheadAttention, few: int, many: int) -> bool:
-    """Whether the other order is, for so many rows, and gives the same.
+def reorders(attention: MultiheadAttention, few: int, many: int) -> bool:
+    """Whether to take the other order for an attention as `Block` makes it: in training, where it costs less.
 
-    For that, weights must sum to one, and projections be matrices without noise. It is for training alone: at other
-    times a module of attention may be watched.
+    For the same result weights must sum to one, and projections be matrices without noise. At other times than in
+    training a module of attention may be watched.
     """
     projections = (attention.q_proj, attention.k_proj, attention.v_proj, attention.out_proj)
     plain = all(type(project) is nn.Linear and not project._forward_pre_hooks for project in projections)
-    fewer = many >= RATIO * few and attention.num_heads * few < attention.embed_dim
-    return fewer and plain and attention.training and not attention.dropout_module.p
+    cheaper = many >= RATIO * few and attention.num_heads * few < attention.embed_dim
+    return cheaper and plain and attention.training and not attention.dropout_module.p
 
 
 def few_queries(attention: MultiheadAttention, queries: Tensor, keys: Tensor, padding_mask: Tensor | None) -> Tensor:
@@ -38,19 +39,19 @@ def few_queries(attention: MultiheadAttention, queries: Tensor, keys: Tensor, pa
     """
     heads, channels = attention.num_heads, attention.embed_dim
     to_keys, to_values = (project.weight.view(heads, -1, channels) for project in (attention.k_proj, attention.v_proj))
-    x = (attention.q_proj(queries) * attention.scaling).unflatten(-1, (heads, -1))  # F x B x H x D
+    # the keys' bias adds the same to all scores of a query, which softmax takes away: its gradient is zero, but there
+    x = attention.q_proj(queries) * attention.scaling + 0 * attention.k_proj.bias
     y = keys.transpose(0, 1)
-    # the same for all keys, which softmax takes away: so the keys' bias has its gradient, nothing but rounding
-    constant = torch.einsum("fbhd,hd->bhf", x, attention.k_proj.bias.view(heads, -1)).flatten(1).unsqueeze(1)
-    rows = torch.einsum("fbhd,hdc->bchf", x, to_keys).flatten(2)
+    rows = torch.einsum("fbhd,hdc->bchf", x.unflatten(-1, (heads, -1)), to_keys).flatten(2)
     # the few come last: kernels for matrices whose rows have no round number of bytes, N's, take several times as long
-    scores = torch.baddbmm(constant, y, rows)  # B x N x H * F
+    scores = torch.bmm(y, rows)  # B x N x H * F
     if padding_mask is not None:
         scores = scores.masked_fill(padding_mask.unsqueeze(-1), float("-inf"))
-    # softmax by hand: torch's own takes eighty times as long where the sum does not go along the rows
-    weights = (scores.float() - scores.detach().amax(1, keepdim=True)).exp().to(scores.dtype)
-    sums = weights.sum(1, dtype=torch.float32).unsqueeze(-1)  # B x H * F x 1
-    seen = (torch.bmm(weights.transpose(1, 2), y) / sums).to(y.dtype).unflatten(1, (heads, -1))  # B x H x F x C
+    # softmax by hand: torch's own takes many times as long where it does not go along the rows
+    wide = scores.to(_wide(scores))
+    weights = (wide - wide.detach().amax(1, keepdim=True)).exp()
+    weights = (weights / weights.sum(1, keepdim=True)).to(scores.dtype)
+    seen = torch.bmm(weights.transpose(1, 2), y).unflatten(1, (heads, -1))  # B x H x F x C
     values = torch.einsum("bhfc,hdc->fbhd", seen, to_values).flatten(2) + attention.v_proj.bias
     return attention.out_proj(values)
 
@@ -61,10 +62,15 @@ def few_keys(attention: MultiheadAttention, queries: Tensor, keys: Tensor) -> Te
     to_queries = attention.q_proj.weight.view(heads, -1, channels)
     to_output = attention.out_proj.weight.view(channels, heads, -1)
     y = (attention.k_proj(keys) * attention.scaling).unflatten(-1, (heads, -1))  # F x B x H x D
-    constant = torch.einsum("fbhd,hd->bhf", y, attention.q_proj.bias.view(heads, -1)).flatten(1).unsqueeze(1)
+    of_bias = torch.einsum("fbhd,hd->bhf", y, attention.q_proj.bias.view(heads, -1)).flatten(1).unsqueeze(1)
     rows = torch.einsum("fbhd,hdc->bchf", y, to_queries).flatten(2)
-    scores = torch.baddbmm(constant, queries.transpose(0, 1), rows).unflatten(-1, (heads, -1))  # B x N x H x F
-    weights = scores.softmax(-1, dtype=torch.float32).to(scores.dtype).flatten(2)
+    scores = torch.baddbmm(of_bias, queries.transpose(0, 1), rows).unflatten(-1, (heads, -1))  # B x N x H x F
+    weights = scores.softmax(-1, dtype=_wide(scores)).to(scores.dtype).flatten(2)
     values = torch.einsum("fbhd,chd->bhfc", attention.v_proj(keys).unflatten(-1, (heads, -1)), to_output)
-    values = values + (attention.out_proj.bias / heads).to(values.dtype)  # of which each head sees one in sum
-    return torch.bmm(weights, values.flatten(1, 2)).transpose(0, 1)
+    seen = torch.bmm(weights, values.flatten(1, 2)).transpose(0, 1)
+    return seen + attention.out_proj.bias.to(seen.dtype)
+
+
+def _wide(x: Tensor) -> torch.dtype:
+    """float32 for half precision."""
+    return torch.promote_types(x.dtype, torch.float32)
