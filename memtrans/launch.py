@@ -62,7 +62,7 @@ def count_gpus() -> int:
 
 
 def _gpus_of_the_driver() -> int | None:
-    """None if torch is not built for it, or if it reports an error, of which torch will tell."""
+    """0 without a driver, or torch built for CUDA. None where torch is to be asked: built for AMD, other errors."""
     torch = find_spec("torch")
     assert torch is not None
     build = runpy.run_path(str(Path(str(torch.origin)).with_name("version.py")))

@@ -87,9 +87,10 @@ def test_what_a_few_queries_see_of_many_large_keys_is_finite_in_half_precision(a
     assert one_sided.few_queries(attention.half(), queries, keys, None).isfinite().all()
 
 
-def test_scores_may_be_large(attention):
-    given = rows(few_are_queries=True)
-    of_module, ours = ways(attention, few_are_queries=True, padded=False)
+@pytest.mark.parametrize("few_are_queries", [True, False], ids=["queries", "keys"])
+def test_scores_may_be_large(attention, few_are_queries):
+    given = rows(few_are_queries)
+    of_module, ours = ways(attention, few_are_queries, padded=False)
     sharp = [1000 * given[0], given[1]]
     torch.testing.assert_close(ours(*sharp), of_module(*sharp), atol=1e-3, rtol=1e-3)
 
@@ -135,13 +136,25 @@ def test_it_is_taken_where_it_is_cheaper(few, many, taken, attention, monkeypatc
     assert asked == ["few_queries", "few_keys"] * taken
 
 
-def test_a_projection_of_another_kind_is_asked_itself(attention):
+@pytest.mark.parametrize("name", ["q_proj", "k_proj", "v_proj", "out_proj"])
+def test_a_projection_of_another_kind_is_asked_itself(attention, name):
     class Quantised(torch.nn.Linear):
         pass
 
-    assert one_sided.reorders(attention, FEW, MANY)
-    attention.v_proj = Quantised(CHANNELS, CHANNELS)
-    assert not one_sided.reorders(attention, FEW, MANY)
+    few, many = rows(few_are_queries=True)
+    assert one_sided.reorders(attention, few, many)
+    setattr(attention, name, Quantised(CHANNELS, CHANNELS))
+    assert not one_sided.reorders(attention, few, many)
+
+
+def test_a_gpu_must_have_enough_to_do(attention):
+    def taken(rows, batch):
+        few, many = (torch.empty(number, batch, CHANNELS, device="meta") for number in (FEW, rows))
+        return one_sided.reorders(attention, few, many)
+
+    assert taken(2**14, 8)
+    assert not taken(2**14, 7)
+    assert not taken(2**6, 2**11), "not many to each of the few"
 
 
 @pytest.mark.parametrize(

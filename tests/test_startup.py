@@ -40,31 +40,32 @@ def test_gpus_are_counted_without_torch():
 class Driver:
     """NVIDIA's, as `ctypes` shows it: each call returns 0, or the number of an error."""
 
-    def __init__(self, gpus: int, error: int) -> None:
-        self.gpus, self.error = gpus, error
+    def __init__(self, gpus: int, error: int, counting: int) -> None:
+        self.gpus, self.error, self.counting = gpus, error, counting
 
     def cuInit(self, flags: int) -> int:
         return self.error
 
     def cuDeviceGetCount(self, count: Any) -> int:
         count._obj.value = self.gpus
-        return 0
+        return self.counting
 
 
 @pytest.mark.parametrize(
-    ("build", "gpus", "error", "found"),
+    ("build", "errors", "found"),
     [
-        ({"cuda": "12.9", "hip": None}, 8, 0, 8),
-        ({"cuda": "12.9"}, 8, 0, 8),
-        ({"cuda": None, "hip": None}, 8, 0, 0),
-        ({"cuda": "12.9", "hip": None}, 8, launch.NO_GPU, 0),
-        ({"cuda": "12.9", "hip": None}, 8, 802, "torch's"),
-        ({"cuda": None, "hip": "6.4"}, 8, 0, "torch's"),
+        ({"cuda": "12.9", "hip": None}, (0, 0), 8),
+        ({"cuda": "12.9"}, (0, 0), 8),
+        ({"cuda": None, "hip": None}, (0, 0), 0),
+        ({"cuda": "12.9", "hip": None}, (launch.NO_GPU, 0), 0),
+        ({"cuda": "12.9", "hip": None}, (802, 0), "torch's"),
+        ({"cuda": "12.9", "hip": None}, (0, 3), "torch's"),
+        ({"cuda": None, "hip": "6.4"}, (0, 0), "torch's"),
     ],
-    ids=["eight", "an older torch", "torch without CUDA", "the driver sees none", "the driver fails", "AMD's"],
+    ids=["eight", "an older torch", "torch without CUDA", "none", "no start", "no count", "AMD's"],
 )
-def test_gpus_are_those_of_the_driver_unless_torch_knows_better(build, gpus, error, found, monkeypatch):
-    monkeypatch.setattr(launch.ctypes, "CDLL", lambda name: Driver(gpus, error))
+def test_gpus_are_those_of_the_driver_unless_torch_knows_better(build, errors, found, monkeypatch):
+    monkeypatch.setattr(launch.ctypes, "CDLL", lambda name: Driver(8, *errors))
     monkeypatch.setattr(launch.runpy, "run_path", lambda path: build)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: "torch's")
     assert launch.count_gpus() == found
@@ -76,6 +77,7 @@ def test_without_a_driver_there_are_no_gpus(monkeypatch):
 
     monkeypatch.setattr(launch.ctypes, "CDLL", missing)
     monkeypatch.setattr(launch.runpy, "run_path", lambda path: {"cuda": "12.9"})
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: "torch's")
     assert launch.count_gpus() == 0
 
 

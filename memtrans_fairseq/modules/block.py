@@ -117,9 +117,9 @@ class EncoderRows(NamedTuple):
 
 def _ignoring(padding_mask: Tensor | None) -> Attend:
     def attend(attention: MultiheadAttention, queries: Tensor, keys: Tensor) -> Tensor:
-        if reorders(attention, few=queries.size(0), many=keys.size(0)):
+        if reorders(attention, few=queries, many=keys):
             return few_queries(attention, queries, keys, padding_mask)
-        if padding_mask is None and reorders(attention, few=keys.size(0), many=queries.size(0)):
+        if padding_mask is None and reorders(attention, few=keys, many=queries):
             return few_keys(attention, queries, keys)
         # Torch's fused kernel for padding is slow with a few queries, memory's: 20 of 16,384 keys take seven times as
         # long as plain products, which torch takes when it is asked for the weights.

@@ -6,9 +6,9 @@ projections are of the many rows, C x C channels each. Instead, the few are proj
     few queries    softmax((x Wq Wk') y') y, then Wv Wo
     few keys       softmax(x (y Wk Wq')') (y Wv Wo)
 
-Each of the many rows then meets heads x few rows of C channels, twice. That is cheaper if they are fewer than C, and no
-kernel has a handful of rows on one side, at which FlashAttention's backward pass is slow. In half precision scores are
-rounded to it, as where fairseq multiplies by itself; a fused kernel keeps them in float32.
+Each of the many rows then meets heads x few rows of C channels, twice: fewer products if those are fewer than C, and no
+fused kernel with a handful of rows on one side, at which FlashAttention's backward pass is slow. In half precision
+scores are rounded to it, as when attention weights are asked for; a fused kernel keeps them in float32.
 
 Shape legend: F few rows, N many rows, B batch, C channels, H heads, D = C / H.
 """
@@ -18,22 +18,26 @@ from fairseq.modules import MultiheadAttention
 from torch import Tensor, nn
 
 RATIO = 32  # of many rows to few ones
+BUSY = 2**17  # many rows of all sentences, from which a GPU takes longer to compute than to be told what
 
 
-def reorders(attention: MultiheadAttention, few: int, many: int) -> bool:
-    """Whether to take the other order for an attention as `Block` makes it: in training, where it costs less.
+def reorders(attention: MultiheadAttention, few: Tensor, many: Tensor) -> bool:
+    """Whether an attention as `Block` makes it, of F x B x C and N x B x C, is to take the other order.
 
-    For the same result weights must sum to one, and projections be matrices without noise. At other times than in
-    training a module of attention may be watched.
+    In training, where it costs less: it has fewer products, but half as many operations again. For the same result
+    weights must sum to one, and projections be matrices without noise. At other times than in training a module of
+    attention may be watched.
     """
+    rows, batch, _ = many.shape
+    worth = rows >= RATIO * len(few) and attention.num_heads * len(few) < attention.embed_dim
+    worth = worth and (many.device.type == "cpu" or rows * batch >= BUSY)
     projections = (attention.q_proj, attention.k_proj, attention.v_proj, attention.out_proj)
     plain = all(type(project) is nn.Linear and not project._forward_pre_hooks for project in projections)
-    cheaper = many >= RATIO * few and attention.num_heads * few < attention.embed_dim
-    return cheaper and plain and attention.training and not attention.dropout_module.p
+    return worth and plain and attention.training and not attention.dropout_module.p
 
 
 def few_queries(attention: MultiheadAttention, queries: Tensor, keys: Tensor, padding_mask: Tensor | None) -> Tensor:
-    """What `attention` gives for queries F x B x C of keys N x B x C, without those in padding_mask, B x N or None.
+    """What `attention` gives for queries F x B x C of keys N x B x C, without those where padding_mask, B x N, is True.
 
     Returns F x B x C.
     """
@@ -43,7 +47,7 @@ def few_queries(attention: MultiheadAttention, queries: Tensor, keys: Tensor, pa
     x = attention.q_proj(queries) * attention.scaling + 0 * attention.k_proj.bias
     y = keys.transpose(0, 1)
     rows = torch.einsum("fbhd,hdc->bchf", x.unflatten(-1, (heads, -1)), to_keys).flatten(2)
-    # the few come last: kernels for matrices whose rows have no round number of bytes, N's, take several times as long
+    # with N last, rows would often have a number of bytes that is no multiple of 16: such kernels take far longer
     scores = torch.bmm(y, rows)  # B x N x H * F
     if padding_mask is not None:
         scores = scores.masked_fill(padding_mask.unsqueeze(-1), float("-inf"))
