@@ -1,8 +1,8 @@
 """Batches without padding, all of one shape.
 
-Sentences are drawn at random into batches, not sorted by length, and the batches are even: so they all have nearly the
-same number of sentences and of words on both sides. What little is missing to one shape is filled with sentences of
-padding symbols, which no loss counts and no other sentence sees.
+Sentences are dealt into batches at random, but each batch gets as many long and short ones as any other: so all have
+the same number of sentences, and nearly the same number of words on both sides. What little is missing to one shape is
+filled with sentences of padding symbols, which no loss counts and no other sentence sees.
 """
 
 import logging
@@ -22,6 +22,7 @@ from .spans import Spans
 logger = logging.getLogger(__name__)
 Indices = NDArray[np.int64]
 MULTIPLE = 128  # rows are filled up to a multiple of it: whole tiles of matrix products
+PARTS = 16  # of a batch, which are even: so they are for 2, 4, 8 or 16 processes
 
 
 class Shape(NamedTuple):
@@ -130,24 +131,49 @@ class PackedPairs(FairseqDataset):
 
 
 def even_batches(indices: Indices, source: Any, target: Any, max_tokens: int) -> list[Indices]:
-    """Cut `indices` into batches of nearly as many words each that hold no more than `max_tokens`, and into few.
+    """Deal `indices` into batches of nearly as many words each that hold no more than `max_tokens`, and into few.
 
-    In a batch the longest come first, so that its parts (see `share`) are even too.
+    The parts of a batch (see `share`) are even too.
     """
     if not len(indices):
         raise SettingError(f"no sentence pair is within --max-tokens {max_tokens} and the positions of the model")
     sizes = np.stack([source[indices], target[indices]]).astype(np.int64)
     if sizes.max() > max_tokens:
         raise SettingError(f"--max-tokens {max_tokens}: the longest of {len(indices)} sentences has {sizes.max()}")
-    heavier = sizes[sizes.sum(axis=1).argmax()]
-    middles = heavier.cumsum() - heavier / 2
-    number = -(-int(heavier.sum()) // max_tokens)
+    number = -(-int(sizes.sum(axis=1).max()) // max_tokens)
     while True:
-        starts = np.unique(np.searchsorted(middles, np.arange(number) * (heavier.sum() / number)))
-        if np.add.reduceat(sizes, starts, axis=1).max() <= max_tokens:
-            batches = np.split(indices, starts[1:])
-            return [batch[np.argsort(-(source[batch] + target[batch]), kind="stable")] for batch in batches]
-        number += max(1, number // 500)
+        order = dealt(sizes[:, None], number)[0]
+        if max(int(sizes[:, order[batch::number]].sum(axis=1).max()) for batch in range(number)) <= max_tokens:
+            break
+        number = min(number + max(1, number // 500), len(indices))
+    rows = len(indices) // number * number
+    batches = order[:rows].reshape(-1, number).T
+    batches = np.take_along_axis(batches, dealt(sizes[:, batches], PARTS), axis=1)
+    # some have a sentence more, one of the shortest
+    return [indices[np.append(batch, order[rows + place :][:1])] for place, batch in enumerate(batches)]
+
+
+def dealt(sizes: Indices, hands: int) -> Indices:
+    """How to order sentences so that places p, p + hands, p + 2 hands and so on, a hand, have as many words as others.
+
+    The longest are dealt first, one to each hand, then the next, until no round is full. By turns the hand with the
+    fewest words gets the longest of a round, and the one whose source outweighs its target least the one whose does
+    most. Sentences that are alike keep their order. Sizes 2 x B x N, of source and target, of B sets of N sentences
+    that are dealt apart. Returns B x N.
+    """
+    both, difference = sizes.sum(axis=0), sizes[0] - sizes[1]
+    order = np.argsort(-both, axis=1, kind="stable")
+    had = np.zeros((2, len(order), hands), dtype=np.int64)
+    for turn in range(order.shape[1] // hands):
+        round_ = order[:, turn * hands : (turn + 1) * hands]
+        gains = np.stack([np.take_along_axis(of, round_, axis=1) for of in (both, difference)])
+        least = had[turn % 2].argsort(axis=1, kind="stable")
+        most = (-gains[turn % 2]).argsort(axis=1, kind="stable")
+        given = np.empty_like(most)
+        np.put_along_axis(given, least, most, axis=1)
+        round_[:] = np.take_along_axis(round_, given, axis=1)
+        had += np.take_along_axis(gains, given[None], axis=2)
+    return order
 
 
 def shape_of(batches: Sequence[Indices], source: Any, target: Any, some_empty: bool = False) -> Shape:
