@@ -156,10 +156,10 @@ def even_batches(indices: Indices, source: Any, target: Any, max_tokens: int) ->
 def dealt(sizes: Indices, hands: int) -> Indices:
     """How to order sentences so that places p, p + hands, p + 2 hands and so on, a hand, have as many words as others.
 
-    The longest are dealt first, one to each hand, then the next, until no round is full. By turns the hand with the
-    fewest words gets the longest of a round, and the one whose source outweighs its target least the one whose does
-    most. Sentences that are alike keep their order. Sizes 2 x B x N, of source and target, of B sets of N sentences
-    that are dealt apart. Returns B x N.
+    The longest are dealt first, one to each hand, then the next, until too few are left for a round. Every other round
+    goes by length, the hand with the fewest words getting the longest sentence; the rounds between by how much longer
+    the source is than the target. Sentences that are alike keep their order. Sizes 2 x B x N, of source and target, of
+    B sets of N sentences that are dealt apart. Returns B x N.
     """
     both, difference = sizes.sum(axis=0), sizes[0] - sizes[1]
     order = np.argsort(-both, axis=1, kind="stable")
