@@ -62,10 +62,10 @@ def count_gpus() -> int:
 
 
 def _gpus_of_the_driver() -> int | None:
-    """0 without a driver, or torch built for CUDA. None where torch is to be asked: built for AMD, other errors."""
-    torch = find_spec("torch")
-    assert torch is not None
-    build = runpy.run_path(str(Path(str(torch.origin)).with_name("version.py")))
+    """0 without a driver or CUDA in torch's build; None where torch must be asked: a build for AMD, other errors."""
+    package = find_spec("torch")
+    assert package is not None
+    build = runpy.run_path(str(Path(str(package.origin)).with_name("version.py")))
     if build.get("hip"):
         return None
     if not build["cuda"]:
@@ -76,7 +76,9 @@ def _gpus_of_the_driver() -> int | None:
         return 0
     found = ctypes.c_int(0)
     error = driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(found))
-    return found.value if not error else 0 if error == NO_GPU else None
+    if error == NO_GPU:
+        return 0
+    return None if error else found.value
 
 
 def launch(runs: Sequence[Run], places: int, gpus: int) -> list[Failure]:
