@@ -259,9 +259,14 @@ def rank(number, how, meeting):
     if how == "stock":
         utils._broadcast_object_slow = utils._broadcast_object_slow.__wrapped__
     sent = {"tensor": torch.arange(3), "options": Namespace(lr=1), "anything": Anything()}
-    got = utils.broadcast_object(sent if number == 0 else None, 0, torch.distributed.group.WORLD)
-    assert got["tensor"].tolist() == [0, 1, 2] and got["options"].lr == 1 and got["anything"].word == "kept"
-    torch.distributed.destroy_process_group()  # else its threads may abort a process that ends: see compat.ranks
+    try:
+        got = utils.broadcast_object(sent if number == 0 else None, 0, torch.distributed.group.WORLD)
+        assert got["tensor"].tolist() == [0, 1, 2] and got["options"].lr == 1 and got["anything"].word == "kept"
+    except Exception as error:  # before the other rank, which loses this one, can fail first
+        print(error, file=sys.stderr, flush=True)
+        raise
+    finally:  # else its threads may abort a process that ends: see compat.ranks
+        torch.distributed.destroy_process_group()
 
 if __name__ == "__main__":
     torch.multiprocessing.spawn(rank, args=sys.argv[1:], nprocs=2)

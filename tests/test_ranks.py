@@ -117,7 +117,9 @@ def test_losses_and_gradients_are_those_of_one_process(data, tmp_path, task, sha
         found, means = learned(run)
         assert found == pytest.approx(losses, abs=0.002)  # logged with three digits
         for name, mean in gradients.items():
-            torch.testing.assert_close(means[name], mean, atol=2e-6, rtol=1e-3, msg=f"{count}, {accumulate}: {name}")
+            # as a whole: where rounding turns one ReLU, a few numbers are others
+            difference = (means[name] - mean).norm().item()
+            assert difference <= 1e-3 * mean.norm().item() + 1e-5, f"{count}, {accumulate}: {name}"
     if task == "translation":
         finish(run, "evaluate")
         record = run.record()
