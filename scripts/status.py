@@ -29,6 +29,8 @@ def main(config: DictConfig) -> None:
         print("  ".join(column for column in columns if column).rstrip())
     counts = Counter(state.word for state in found)
     print(", ".join([f"{len(found)} runs", *(f"{number} {word}" for word, number in counts.items())]))
+    if not found and not top.is_dir():
+        print(f"there is no folder {top} yet; where runs are elsewhere, name it: paths.runs=FOLDER")
 
 
 if __name__ == "__main__":

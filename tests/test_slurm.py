@@ -204,7 +204,8 @@ def test_of_several_runs_each_has_its_own_fate(slurm, place):
     assert found["short, seed 1"].startswith("done perplexity ")
     log = runs["long"].log.read_text()
     # on a busy machine an attempt may not have begun to train by then, or not even to listen
-    assert log.count("SIGUSR2: stopping") in (1, 2), "one attempt after the first time limit, no third"
+    stops = [line for line in log.splitlines() if "stopp" in line or "fairseq_cli.train | {" in line[:60]]
+    assert log.count("SIGUSR2: stopping") in (1, 2), f"one attempt after the first time limit, no third: {stops}"
     training = log.count("SIGUSR2: stopping after this update")
     assert training
     assert attempts(place)[runs["long"].hash] <= 3 - training, "what was trained is continued"

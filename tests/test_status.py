@@ -188,6 +188,12 @@ def test_the_command_shows_all_runs_and_counts_them(run):
     assert done.stderr.startswith(f"left out: {run.runs}/broken/run.json: cannot be read")
 
 
+def test_a_folder_that_is_not_there_is_named(tmp_path):
+    command = [sys.executable, "-m", "scripts.status", f"paths.runs={tmp_path / 'nowhere'}"]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith(f"0 runs\nthere is no folder {tmp_path / 'nowhere'} yet; ")
+
+
 def test_without_slurm_a_multirun_says_so_and_leaves_nothing(tmp_path):
     paths = [f"paths.{name}={tmp_path / name}" for name in ("data", "runs", "results")]
     command = [sys.executable, "-m", "scripts.train", "-m", "launcher=slurm", "seed=1,2", *paths]
