@@ -249,6 +249,21 @@ def test_hydra_train_takes_the_preset(command, data, tmp_path):
 
 
 @pytest.mark.slow
+def test_hydra_train_takes_own_presets_and_changes_to_them(command, data, tmp_path):
+    log = command(
+        "hydra-train",
+        *("task=translation", f"task.data={data}", "task.source_lang=aa", "task.target_lang=bb"),
+        *("model=mem_transformer_demo", "model.memory_tokens=3", "common.cpu=true", "dataset.max_tokens=400"),
+        *("criterion=cross_entropy", "optimizer=adam", "optimization.lr=[0.001]", "optimization.max_update=2"),
+        cwd=tmp_path,
+    )
+    assert "done training" in log
+    saved = weights(tmp_path / "checkpoints/checkpoint_last.pt")
+    assert saved["encoder.memory.weight"].shape == (3, 64)
+    assert saved["encoder.layers.0.fc1.weight"].shape == (256, 64)
+
+
+@pytest.mark.slow
 def test_as_user_dir_the_plugin_does_no_harm(command, data, tmp_path):
     plugin = ["--user-dir", ROOT / "memtrans_fairseq", "--arch", "mem_transformer_demo", "--memory-tokens", 3]
     assert "done training" in command(*training(data, tmp_path, *DEVICE, "--max-update", 2, *plugin))

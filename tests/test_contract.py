@@ -150,6 +150,12 @@ def test_options_of_fairseqs_transformer_train(name, options):
     assert gradient.any()
 
 
+def test_a_checkpoint_is_loaded_whatever_layers_are_dropped():
+    model = build("mem_ctrl_transformer", memory_tokens=MEMORY, encoder_layerdrop=0.9).train()
+    for _ in range(10):  # each with a chance of 0.7 that all three layers are dropped from what is iterated
+        model.load_state_dict(model.state_dict())
+
+
 def test_activation_checkpointing_changes_nothing():
     plain = shake(build("mem_ctrl_transformer", memory_tokens=MEMORY))
     saving = build("mem_ctrl_transformer", memory_tokens=MEMORY, checkpoint_activations=True)

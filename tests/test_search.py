@@ -197,6 +197,14 @@ def test_a_second_pass_says_the_same():
     assert found(search, model, 5)[0] == first
 
 
+def test_no_dropout_as_in_fairseqs_search():
+    model = model_of("mem_transformer", memory_tokens=M, dropout=0.5)
+    check(model.train(), GenerationConfig(beam=2, **LONG))
+    model.train()
+    first, second = (found(BeamSearch(model, DICTIONARY, GenerationConfig(beam=2, **LONG)), model) for _ in range(2))
+    assert first[0] == second[0]
+
+
 def test_the_model_is_left_as_it_was():
     model = model_of("mem_transformer", memory_tokens=M)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}

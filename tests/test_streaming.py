@@ -205,6 +205,26 @@ def test_a_criterion_that_drops_the_state_is_refused(corpus, tmp_path):
         train(corpus, tmp_path, MODELS["transformer_xl"], "--max-update=3", "--criterion=cross_entropy")
 
 
+@pytest.mark.parametrize("model", MODELS.values(), ids=list(MODELS))
+def test_a_task_that_knows_no_streams_is_refused(corpus, tmp_path, model):
+    options = ("--task=language_modeling", "--criterion=cross_entropy", "--max-update=3")
+    with pytest.raises(SettingError, match="LanguageModelingTask forgets cache"):
+        train(corpus, tmp_path, model, *options)
+    train(corpus, tmp_path, ["--arch=mem_transformer_lm", "--memory-tokens=2"], *options)  # which carries nothing
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--add-bos-token"], "no beginning"),
+        (["--memory-placement=interspersed", "--memory-every=8"], "no memory inside a segment of 8 tokens"),
+    ],
+)
+def test_what_a_stream_cannot_have_is_refused(corpus, tmp_path, options, message):
+    with pytest.raises(SettingError, match=message):
+        train(corpus, tmp_path, ["--arch=mem_transformer_lm", *options], "--max-update=1")
+
+
 @pytest.mark.parametrize("overflows", [False, True])
 def test_a_segment_that_is_tried_again_gets_the_same_state(corpus, tmp_path, monkeypatch, overflows):
     """As fairseq does with --amp after an overflow: the same batch once more, with a smaller loss scale."""

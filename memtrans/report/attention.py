@@ -198,8 +198,10 @@ def _patterns(record: AttentionRecord) -> Grid:
                 )
     head_row = ("pattern", "head", "score, interval", *(control.name for control in controls))
     notes = (
-        "The head (layer.head) with the highest score; 0 is what uniform attention scores, 1 the pattern itself. The "
-        "controls' columns: the same head. The highest of many is high by chance too: compare it with them.",
+        "The head (layer.head) with the highest score; 0 is what attention spread evenly over the block scores, 1 the "
+        "pattern itself. (Under a causal mask early tokens give memory more, having less else to see: even attention "
+        "then reads it in a horizontal strip.) The controls' columns: the same head. The highest of many is high by "
+        "chance too: compare it with them.",
         "; ".join(f"{pattern.replace('_', ' ')}: {meaning}" for pattern, meaning in PATTERNS.items()).capitalize()
         + ".",
     )

@@ -31,7 +31,11 @@ def numbers(attention: Map) -> Values:
 
 
 def numbers_of_uniform(attention: Map) -> Values:
-    """Masses and entropies that uniform attention would have, one each. (Patterns score 0.)"""
+    """Masses and entropies that uniform attention would have, one each.
+
+    Patterns score 0 in a block that all rows give as much. In a language model an early token gives memory more, having
+    less else to see, so that uniform attention too reads it in a horizontal strip.
+    """
     even = uniform(attention)
     return {**masses(even, attention), **entropies(even, attention)}
 
@@ -57,7 +61,7 @@ def _patterns(attention: Map) -> Values:
 
 
 def gathered(values: Iterable[Values]) -> dict[str, np.ndarray]:
-    """S x H by name, nan where a sentence has no such number; names that no sentence has are left out."""
+    """S' x H by name, of the S' sentences that have such a number; names that no sentence has are left out."""
     rows: dict[str, list[np.ndarray]] = defaultdict(list)
     for value in values:
         for name, heads in value.items():

@@ -1,8 +1,9 @@
-r"""How much a block of attention looks like one of five patterns: scores from formulas, 0 for uniform attention.
+r"""How much a block of attention looks like one of five patterns: scores from formulas, 0 where it is even.
 
 Which patterns, and what they may mean, is from the paper (arXiv 2006.11527, its attention maps); the formulas are this
 project's. P is the block's weights divided by their sum, so that rows that give the block little count little; U is
-the same of attention spread evenly over what each row sees (a causal mask is thereby allowed for).
+the same of attention spread evenly over what each row sees of the block (a causal mask inside it is thereby allowed
+for; that rows may give the block unequal parts of their attention is not).
 
 Three are shares of P on the right cells, corrected for what U has there as Cohen's kappa corrects agreement for chance
 (Cohen 1960):  kappa(S) = (P(S) - U(S)) / (1 - U(S)),  0 for uniform attention, 1 if all of P lies in the set S, and

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from fairseq.dataclass import FairseqDataclass
 from fairseq.dataclass.utils import gen_parser_from_dataclass
 from fairseq.models import FairseqDecoder, FairseqLanguageModel, register_model, register_model_architecture
+from fairseq.tasks import FairseqTask
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
@@ -32,7 +33,7 @@ from ..modules.vocabulary import TiedVocabulary
 from ..presets import LANGUAGE_MODELING
 from ..variants import VARIANTS, SettingError, Variant
 from .config import preset_setter
-from .language_options import LanguageMemoryOptions, TransformerXLOptions, check, cutoffs_of
+from .language_options import LanguageMemoryOptions, TransformerXLOptions, check, check_segments, cutoffs_of
 
 # "cache": a tensor B x K x C for each layer; "memory": B x M x C; "past": for each earlier segment that gradients go
 # back through, its tokens, and the memory and the cache that it began with
@@ -212,7 +213,14 @@ class LanguageModel(FairseqLanguageModel):
         missing: Any = asdict(LanguageMemoryOptions(memory_tokens=0)) | asdict(getattr(cls, "__dataclass")())  # noqa: B009
         config = Namespace(**missing | values)
         check(cls.variant, config, len(task.source_dictionary) - task.source_dictionary.eos())
-        return cls(LanguageModelDecoder(config, task.source_dictionary, cls.variant))
+        check_segments(config, getattr(getattr(task, "cfg", None), "tokens_per_sample", None))
+        model = cls(LanguageModelDecoder(config, task.source_dictionary, cls.variant))
+        if model.carries and isinstance(task, FairseqTask) and not hasattr(task, "carried"):
+            raise SettingError(
+                f"{type(task).__name__} forgets cache and carried memory after every segment: choose --task "
+                "streaming_language_modeling, or a model without them (--mem-len 0, --memory-placement front)"
+            )
+        return model
 
     def train(self, mode: bool = True) -> "LanguageModel":
         """As usual, but quick where nothing changes: fairseq asks twice an update, and a walk through all modules takes
@@ -249,7 +257,8 @@ class LanguageModel(FairseqLanguageModel):
     ) -> None:
         """Change what is cached, for evaluation; None leaves a setting. Raises SettingError for what cannot work.
 
-        With `same_length`, every row sees `mem_len` rows of the text, itself included, not its segment on top.
+        With `same_length`, every row sees the `mem_len` rows up to itself, memory between them counted, and not its
+        segment on top.
         """
         decoder = self.decoder
         if mem_len and not self.mem_len:

@@ -73,6 +73,15 @@ def cutoffs_of(cfg: Any) -> list[int]:
         raise SettingError(f"--adaptive-softmax-cutoff {given}: expected numbers, such as 20000,40000") from None
 
 
+def check_segments(cfg: Any, tokens: int | None) -> None:
+    """Refuse memory that no segment of `tokens` tokens would have inside. Raises SettingError."""
+    if str(cfg.memory_placement) == "interspersed" and tokens and cfg.memory_every >= tokens:
+        raise SettingError(
+            f"--memory-every {cfg.memory_every} puts no memory inside a segment of {tokens} tokens: choose less, or "
+            "--memory-placement front or recurrent"
+        )
+
+
 def check(variant: Variant, cfg: Any, words: int) -> None:
     """Refuse settings that cannot work, for a vocabulary of `words`. Raises SettingError."""
     tokens, placement = cfg.memory_tokens, str(cfg.memory_placement)

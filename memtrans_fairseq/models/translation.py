@@ -4,7 +4,7 @@ Shape legend: T source time, B batch, C channels, M memory tokens. The decoder i
 cross-attention sees the encoder's output over [memory; sequence], or one of the two (`--decoder-reads`).
 """
 
-from dataclasses import dataclass, field, make_dataclass
+from dataclasses import asdict, dataclass, field, make_dataclass
 from typing import Any
 
 import torch
@@ -62,7 +62,7 @@ class MemoryEncoder(TransformerEncoderBase):
 
     def upgrade_state_dict_named(self, state_dict: dict[str, Tensor], name: str) -> dict[str, Tensor]:
         """Bring an old checkpoint of fairseq up to date. Only its own layers have had several layouts."""
-        own = all(isinstance(layer, EncoderLayer) for layer in self.layers)
+        own = all(isinstance(layer, EncoderLayer) for layer in self.layers.children())  # none of them dropped
         return super().upgrade_state_dict_named(state_dict, name) if own else state_dict
 
     def max_positions(self) -> int:
@@ -213,7 +213,7 @@ def _register(variant: Variant) -> None:
     register_model(name, dataclass=options)(model)
     for size, preset in TRANSLATION.items():
         register_model_architecture(name, f"{name}_{size}")(preset_setter(preset))
-        node = {"_name": name, **preset}
+        node = asdict(options()) | preset | {"_name": name}
         ConfigStore.instance().store(f"{name}_{size}", node, group="model", provider="memtrans_fairseq")
 
 

@@ -14,8 +14,9 @@ class MemoryOptions(FairseqDataclass):
     memory_init: ChoiceEnum(["normal", "identical"]) = field(  # type: ignore[valid-type]
         default="normal",
         metadata={
-            "help": "start of the [mem] vectors: 'normal' draws each like a token embedding; 'identical' draws one and "
-            "repeats it (only dropout or positions can then tell them apart)"
+            "help": "start of the [mem] vectors: 'normal' draws each, like a token embedding in translation, from "
+            "N(0, 1) in language models; 'identical' draws one and repeats it (only dropout or positions can then tell "
+            "them apart)"
         },
     )
     memory_frozen: bool = field(

@@ -31,7 +31,7 @@ class StreamingOptions(FairseqDataclass):
     train_subset: str = II("dataset.train_subset")
     # fairseq's own language models ask their task for these
     max_target_positions: Optional[int] = field(default=None, metadata={"help": "max number of tokens in a segment"})
-    add_bos_token: bool = field(default=False, metadata={"help": "prepend beginning of sentence token (<s>)"})
+    add_bos_token: bool = field(default=False, metadata={"help": "not for streams: must be false"})
 
 
 @register_task("streaming_language_modeling", dataclass=StreamingOptions)
@@ -47,6 +47,8 @@ class StreamingLanguageModelingTask(FairseqTask):
     def setup_task(cls, cfg: Any, **kwargs: Any) -> "StreamingLanguageModelingTask":
         if cfg.tokens_per_sample < 1:
             raise SettingError(f"--tokens-per-sample {cfg.tokens_per_sample}: expected at least 1")
+        if cfg.add_bos_token:
+            raise SettingError("--add-bos-token: a stream is one text, whose segments have no beginning")
         words = Path(cfg.data) / "dict.txt"
         if not words.exists():
             raise SettingError(f"no dictionary {words}: the data is a folder with dict.txt and binarised splits")
