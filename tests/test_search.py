@@ -11,6 +11,7 @@ from fairseq import utils
 from fairseq.dataclass.configs import GenerationConfig
 from fairseq.sequence_generator import SequenceGenerator
 from fairseq.tasks.fairseq_task import FairseqTask
+from omegaconf import OmegaConf
 from torch.fx.experimental.proxy_tensor import make_fx
 from toy import DICTIONARY, EOS, PAD, batch, build, pair_dataset, sentences, shake
 
@@ -199,10 +200,11 @@ def test_a_second_pass_says_the_same():
 
 def test_no_dropout_as_in_fairseqs_search():
     model = model_of("mem_transformer", memory_tokens=M, dropout=0.5)
-    check(model.train(), GenerationConfig(beam=2, **LONG))
-    model.train()
-    first, second = (found(BeamSearch(model, DICTIONARY, GenerationConfig(beam=2, **LONG)), model) for _ in range(2))
+    config = GenerationConfig(beam=2, **LONG)
+    first, second = (found(BeamSearch(model.train(), DICTIONARY, config), model) for _ in range(2))
     assert first[0] == second[0]
+    model.prepare_for_inference_(OmegaConf.create({"generation": config}))  # as evaluations do
+    assert check(model, config) == first[0]
 
 
 def test_the_model_is_left_as_it_was():

@@ -31,7 +31,8 @@ class BeamSearch:
     """fairseq's beam search with one model that is supported (see `supports`). The model must not change meanwhile."""
 
     def __init__(self, model: Any, dictionary: Any, config: GenerationConfig) -> None:
-        self.model, self.decoder, self.beam = model.eval(), model.decoder, config.beam
+        model.eval()  # which returns nothing where fairseq has prepared the model for inference
+        self.model, self.decoder, self.beam = model, model.decoder, config.beam
         self.pad, self.eos = dictionary.pad(), dictionary.eos()
         self.max_len_a, self.max_len_b, self.min_len = config.max_len_a, config.max_len_b, config.min_len
         self.step = Step(model.decoder, dictionary, config)
