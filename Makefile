@@ -6,13 +6,14 @@ INSTALLED := $(VENV)/.installed
 
 # reproduce-wmt: which corpus, which sizes, and any further overrides, such as ARGS="seeds=[1] jobs=2";
 # reproduce-lm: the same, but for the size, which goes with the corpus
+LM_CORPUS := $(or $(CORPUS),wikitext103)
 CORPUS ?= wmt14_deen
 SIZE ?= $(if $(filter wmt14_deen,$(CORPUS)),base small,iwslt)
 PROTOCOL ?= $(if $(filter wmt14_deen,$(CORPUS)),paper,full)
 ARGS ?=
 ROWS = $(if $(filter wmt14_deen,$(CORPUS)),wmt14_$$size,wmt14_base)
 TRANSLATION_SWEEP = $(RUN) -m scripts.sweep sweep=$(ROWS) corpus=$(CORPUS) size=$$size protocol=$(PROTOCOL) $(ARGS)
-LM_SWEEP = $(RUN) -m scripts.sweep sweep=lm_$(CORPUS) $(ARGS)
+LM_SWEEP = $(RUN) -m scripts.sweep sweep=lm_$(LM_CORPUS) $(ARGS)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-fast lint doctor reproduce-wmt reproduce-lm tables report bench bench-cpu clean
@@ -57,7 +58,6 @@ ifeq (,$(findstring plan=true,$(ARGS)))
 	@status=0; for size in $(SIZE); do $(TRANSLATION_SWEEP) || status=1; done; exit $$status
 endif
 
-reproduce-lm: CORPUS = wikitext103
 reproduce-lm: $(INSTALLED)  ## language models on WikiText-103; or on the small one: CORPUS=wikitext2
 	@$(LM_SWEEP) plan=true
 ifeq (,$(findstring plan=true,$(ARGS)))

@@ -1,5 +1,6 @@
 """How the harness fails: one clear line, a non-zero exit, no traceback for what a user can mend."""
 
+import errno
 import functools
 import sys
 from collections.abc import Callable, Iterable
@@ -17,8 +18,16 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(names)}"
 
 
+def told(error: OSError) -> str:
+    """Which file the system could not read or write, and why, in one line."""
+    return f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror or error)
+
+
 def main_guard(function: Callable[..., None]) -> Callable[..., None]:
-    """Decorate an entry point: a `UserError` becomes one line on standard error and exit status 1, Ctrl-C 130."""
+    """Decorate an entry point: a `UserError` becomes one line on standard error and exit status 1, Ctrl-C 130.
+
+    So does what the system says of a file: that it is not there or not to be written, or that the disk is full.
+    """
 
     @functools.wraps(function)
     def guarded(*args: object, **kwargs: object) -> None:
@@ -26,6 +35,11 @@ def main_guard(function: Callable[..., None]) -> Callable[..., None]:
             function(*args, **kwargs)
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
+            sys.exit(1)
+        except OSError as error:
+            if not error.filename and error.errno != errno.ENOSPC:
+                raise
+            print(f"error: {told(error)}", file=sys.stderr)
             sys.exit(1)
         except KeyboardInterrupt:
             print("interrupted; the same command continues", file=sys.stderr)

@@ -63,6 +63,10 @@ def load_model(checkpoint: Path, data: Path, in_half: bool = True) -> tuple[Fair
 
     With `in_half`, a GPU computes in the precision it was trained in, else in float32.
     """
+    if not checkpoint.exists():
+        raise UserError(
+            f"{checkpoint}: there is no such checkpoint (any more); without it the run must be trained anew"
+        )
     no_cudnn_attention()
     models, config, task = checkpoint_utils.load_model_ensemble_and_task([str(checkpoint)], {"data": str(data / "bin")})
     model = models[0].eval()

@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from memtrans import processes
+from memtrans.errors import told
 from memtrans.locks import WAITING, held
 from memtrans.records import NAMES
 from memtrans.runlog import read_progress
@@ -89,7 +90,7 @@ def launch(runs: Sequence[Run], places: int, gpus: int) -> list[Failure]:
     handlers = {number: signal.signal(number, _ask) for number in SIGNALS}
     with _display(len(runs)) as display, ThreadPoolExecutor(team.jobs) as pool:
         try:
-            return _follow([pool.submit(team.work, run) for run in runs], team, display)
+            return _follow({pool.submit(team.work, run): run for run in runs}, team, display)
         except _Asked as error:
             asked = error
         finally:
@@ -109,18 +110,24 @@ def _ask(number: int, _: object) -> None:
     raise _Asked(number)
 
 
-def _follow(futures: "list[Future[Worker]]", team: "_Team", display: "_Plain | _Bars") -> list[Failure]:
+def _follow(runs: "dict[Future[Worker], Run]", team: "_Team", display: "_Plain | _Bars") -> list[Failure]:
     """Show the workers until the last has ended."""
-    failures, shown, pending = [], set[str](), set(futures)
+    failures, shown, pending = [], set[str](), set(runs)
     while pending:
-        ended, pending = wait(pending, POLL_SECONDS, FIRST_COMPLETED)
-        for worker in [*(future.result() for future in ended), *team.working()]:
+        done, pending = wait(pending, POLL_SECONDS, FIRST_COMPLETED)
+        ended = []
+        for future in done:
+            try:
+                ended.append(future.result())
+            except OSError as error:  # of its folder; the others go on
+                failures.append(Failure(runs[future], told(error)))
+        for worker in [*ended, *team.working()]:
             if worker.run.hash not in shown:
                 shown.add(worker.run.hash)
                 display.started(worker)
             elif worker.process.poll() is None:
                 display.advanced(worker)
-        for worker in (future.result() for future in ended):
+        for worker in ended:
             reason = processes.why(worker.process.returncode, worker.run.log, worker.log_start)
             if reason:
                 if worker.process.returncode != STOPPED:
@@ -145,15 +152,17 @@ class _Team:
     def work(self, run: Run) -> Worker:
         """Do a run from start to end, in a thread of the pool."""
         slot = self._slots.get()
-        with self._lock:
-            if self._closed:
-                raise CancelledError
-            worker = self._working[slot] = self._start(run, slot)
-        worker.process.wait()
-        with self._lock:
-            del self._working[slot]
-        self._slots.put(slot)
-        return worker
+        try:
+            with self._lock:
+                if self._closed:
+                    raise CancelledError
+                worker = self._working[slot] = self._start(run, slot)
+            worker.process.wait()
+            with self._lock:
+                del self._working[slot]
+            return worker
+        finally:
+            self._slots.put(slot)
 
     def working(self) -> list[Worker]:
         with self._lock:

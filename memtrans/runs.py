@@ -173,14 +173,18 @@ def _check(values: Mapping[str, Any], manifest: Mapping[str, Any]) -> None:
     seed = values["seed"]
     if type(seed) is not int or not 0 <= seed < 2**32:
         raise UserError(f"seed={seed}: expected a whole number from 0 to {2**32 - 1}")
-    _check_training(values["train"])
+    check_training(values["train"])
+    tokens = values["model"].get("memory_tokens", 0)
+    if type(tokens) is not int or tokens < 0:
+        raise UserError(f"model.memory_tokens={tokens}: expected a whole number of at least 0")
     _check_own(values)
     check_protocol(values, manifest)
     if values["tracking"]["wandb"] not in (None, "offline", "online"):
         raise UserError(f"tracking.wandb={values['tracking']['wandb']}: expected null, offline or online")
 
 
-def _check_training(train: Mapping[str, Any]) -> None:
+def check_training(train: Mapping[str, Any]) -> None:
+    """Refuse a `train` that cannot train. Raises UserError."""
     if train["precision"] not in PRECISIONS:
         raise UserError(f"train.precision={train['precision']}: expected {', '.join(PRECISIONS)}")
     for key in ("max_update", "max_epoch"):
@@ -207,10 +211,14 @@ def check_device(run: Run, gpus: bool) -> None:
 def check_protocol(values: Mapping[str, Any], manifest: Mapping[str, Any]) -> None:
     """Refuse a `protocol` that cannot score this corpus with this `model` and `train`. Raises UserError."""
     protocol = values["protocol"]
-    for split in [protocol["split"], *protocol["extra_splits"]]:
+    splits = [protocol["split"], *protocol["extra_splits"]]
+    for split in splits:
         if split not in manifest["splits"]:
             known = ", ".join(manifest["splits"])
             raise UserError(f"protocol: corpus {manifest['corpus']} has no split {split!r}; it has {known}")
+        if splits.count(split) > 1:
+            others = ",".join(dict.fromkeys(each for each in splits if each != protocol["split"]))
+            raise UserError(f"protocol: split {split!r} would be scored twice: add protocol.extra_splits=[{others}]")
     averaged_checkpoints(protocol["checkpoint"])
     job_of(manifest).check(values)
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from memtrans.analysis.arguments import trained_run
 from memtrans.errors import UserError, did_you_mean, main_guard
@@ -46,13 +47,14 @@ def _changed(run: Run, arguments: list[str]) -> dict[str, Any]:
     try:
         changes = OmegaConf.from_dotlist(arguments)
         protocol: Any = OmegaConf.to_container(OmegaConf.merge(own, changes))
-    except OmegaConfBaseException as error:
-        raise UserError(f"{' '.join(arguments)}: expected key=value ({error})") from error
+    except (OmegaConfBaseException, YAMLError) as error:
+        raise UserError(f"{' '.join(arguments)}: expected key=value ({' '.join(str(error).split())})") from error
     known = flat(own).keys() - {"name", "task", "extra_splits"}
     for key in flat(OmegaConf.to_container(changes)):  # type: ignore[arg-type]
         if key not in known:
             raise UserError(f"{key}: not a setting of an evaluation; {did_you_mean(key, known)}")
-    check_protocol(run.identity | {"protocol": protocol}, json.loads((run.data / "manifest.json").read_text()))
+    alone = protocol | {"extra_splits": []}
+    check_protocol(run.identity | {"protocol": alone}, json.loads((run.data / "manifest.json").read_text()))
     return protocol
 
 

@@ -218,6 +218,9 @@ def test_each_file_says_its_own_task(group):
         ("protocol.xl_eval.memory=-1", "protocol.xl_eval.memory=-1: expected a whole number"),
         ("launcher.gpus=11", "launcher.gpus=11: each needs a row, and train.batch_size"),
         ("protocol.extra_splits=[news]", "corpus toy has no split 'news'; it has train, valid, test"),
+        ("protocol.split=valid", r"'valid' would be scored twice: add protocol.extra_splits=\[\]"),
+        ("protocol.extra_splits=[valid,valid]", r"add protocol.extra_splits=\[valid\]"),
+        ("protocol.perplexity=[segment,segment]", r"perplexity=\[segment,segment\]: each way once"),
     ],
 )
 def test_a_setting_of_a_language_model_that_cannot_work_is_refused(override, says):

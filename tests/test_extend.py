@@ -73,6 +73,10 @@ def test_runs_of_parents_that_differ_by_seed_share_a_setting(tmp_path):
         (8, "old", [], "start=old: expected new or copies"),
         (8, "new", ["train.lrr=1"], r"train.lrr: not a training option of the run; did you mean train.lr\?"),
         (8, "new", ["train.max_update=null", "train.max_epoch=null"], "training would never end"),
+        (8, "new", ["train.lr"], "train.lr: expected train.key=value"),
+        (8, "new", ["train.lr=[1"], r"train.lr=\[1: expected train.key=value"),
+        (8, "new", ["train.max_update=-4"], "train.max_update=-4: expected null or a whole number of at least 1"),
+        (8, "new", ["train.precision=fp33"], "train.precision=fp33: expected "),
     ],
 )
 def test_what_cannot_work_is_refused(tmp_path, tokens, start, changes, says):

@@ -165,6 +165,8 @@ def test_a_run_of_one_sentence_of_a_large_corpus_is_some_of_an_epoch():
         (["protocol.sentences=0"], "protocol.sentences=0: expected a whole number of at least 1"),
         (["protocol.lenpen=x"], "protocol.lenpen=x: expected a number"),
         (["protocol.max_len_a=true"], "protocol.max_len_a=True: expected a number"),
+        (["variant=mem_transformer", "model.memory_tokens=null"], "model.memory_tokens=None: expected a whole number"),
+        (["variant=mem_transformer", "model.memory_tokens=-1"], "model.memory_tokens=-1: expected a whole number"),
         (["seed=one"], "seed=one: expected a whole number from 0 to 4294967295"),
         (["seed=-1"], "seed=-1: expected"),
         (["seed='1'"], "seed=1: expected"),

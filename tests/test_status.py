@@ -202,3 +202,11 @@ def test_without_slurm_a_multirun_says_so_and_leaves_nothing(tmp_path):
     assert done.returncode == 1
     assert done.stderr == "error: no squeue here: launcher=slurm is for the login node of a Slurm cluster\n"
     assert not list(tmp_path.iterdir())
+
+
+def test_a_record_that_cannot_be_read_hides_no_other_run(run):
+    run.record_path.parent.mkdir(parents=True)
+    run.record_path.write_text("{")
+    word, _, text = shown(run)
+    assert word == "failed"
+    assert str(run.record_path) in text

@@ -11,10 +11,11 @@ from typing import Any
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from memtrans.errors import UserError, did_you_mean
 from memtrans.records import Record
-from memtrans.runs import Run, averaged_checkpoints
+from memtrans.runs import Run, averaged_checkpoints, check_training
 
 STARTS = ("new", "copies")
 PART = 10  # a tenth of the parent's updates, warm-up and peak learning rate, if nothing is said
@@ -38,6 +39,7 @@ def extension(parent: Run, record: Record, tokens: int, start: str, changes: lis
     gentle = {"max_update": max(1, record.updates // PART), "lr": train["lr"] / PART}
     gentle |= {"warmup_updates": train["warmup_updates"] // PART} if train.get("warmup_updates") else {}
     identity["train"] = _changed(train | gentle, changes)
+    check_training(identity["train"])
     parent.job.check(identity)
     averaged, updates = averaged_checkpoints(identity["protocol"]["checkpoint"]), identity["train"]["max_update"]
     if averaged and updates and not any(change.startswith("train.save_interval_updates=") for change in changes):
@@ -53,17 +55,18 @@ def extension(parent: Run, record: Record, tokens: int, start: str, changes: lis
 
 
 def _changed(train: Mapping[str, Any], changes: list[str]) -> dict[str, Any]:
+    for change in changes:
+        if "=" not in change:
+            raise UserError(f"{change}: expected train.key=value")
     try:
         given: Any = OmegaConf.to_container(OmegaConf.from_dotlist(changes))
         merged: Any = OmegaConf.to_container(OmegaConf.merge({"train": dict(train)}, given))
-    except OmegaConfBaseException as error:
-        raise UserError(f"{' '.join(changes)}: expected train.key=value ({error})") from error
+    except (OmegaConfBaseException, YAMLError) as error:
+        raise UserError(f"{' '.join(changes)}: expected train.key=value ({' '.join(str(error).split())})") from error
     known = [f"train.{key}" for key in train]
     for key in [*(set(given) - {"train"}), *(f"train.{key}" for key in given.get("train", {}))]:
         if key not in known:
             raise UserError(f"{key}: not a training option of the run; {did_you_mean(key, known)}")
-    if not merged["train"]["max_update"] and not merged["train"]["max_epoch"]:
-        raise UserError("neither train.max_update nor train.max_epoch is set: training would never end; set one")
     return merged["train"]
 
 

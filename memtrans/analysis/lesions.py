@@ -43,7 +43,8 @@ def compare_translations(
 ) -> tuple[str, list[Tested]]:
     """sacreBLEU's paired bootstrap of each against `intact`; and the test in words, with its signature.
 
-    It would call two equal systems significantly different: there, p is 1.
+    Its p has one tail: how often a resampled distance is farther above their mean than the measured one above 0. It
+    would call two equal systems significantly different: there, p is 1.
     """
     logging.getLogger("sacrebleu").setLevel(logging.WARNING)  # it tells of every step
     systems = [("intact", intact), *((str(number), other) for number, other in enumerate(others))]
@@ -57,7 +58,8 @@ def compare_translations(
 def compare_losses(intact: np.ndarray, others: Sequence[np.ndarray], words: np.ndarray) -> list[Tested]:
     """Paired bootstrap of perplexities over segments, given each segment's loss in nats and its number of words.
 
-    p as sacreBLEU's: how often a resampled difference is as far from their mean as the measured one is from 0.
+    p has two tails, unlike sacreBLEU's: how often a resampled difference is as far from their mean, to either side, as
+    the measured one is from 0.
     """
     count = len(intact)
     times = np.random.default_rng(SEED).multinomial(count, np.full(count, 1 / count), size=RESAMPLES)

@@ -51,7 +51,11 @@ def states(runs: Iterable[Run], queue: Sequence[QueuedJob]) -> list[State]:
 
 
 def _state(run: Run, at_work: tuple[QueuedJob, str] | None) -> State:
-    if record := run.record():
+    try:
+        record = run.record()
+    except UserError as error:
+        return State(run, "failed", "", str(error))
+    if record:
         headline = record.headline
         return State(run, "done", "", f"{NAMES[headline.metric]} {headline.value:.2f} on {headline.split}")
     progress = read_progress(run.log, run.identity["train"])

@@ -119,7 +119,14 @@ def _fingerprint(corpus: DictConfig, checksums: dict[str, dict[str, Any]]) -> st
 
 def _load(folder: Path) -> Prepared | None:
     manifest = folder / "manifest.json"
-    return Prepared(folder, json.loads(manifest.read_text(encoding="utf-8"))) if manifest.exists() else None
+    if not manifest.exists():
+        return None
+    try:
+        return Prepared(folder, json.loads(manifest.read_text(encoding="utf-8")))
+    except ValueError as error:
+        raise UserError(
+            f"{manifest}: cannot be read ({error}); delete its folder, and prepare the corpus again"
+        ) from None
 
 
 def _build(task: Task, fingerprint: str, folder: Path, downloads: Path, workers: int) -> Prepared:

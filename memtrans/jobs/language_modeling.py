@@ -53,6 +53,8 @@ def check(values: Mapping[str, Any]) -> None:
             raise UserError(f"protocol.perplexity: no such way {way!r}; {did_you_mean(str(way), WAYS)}")
         for length in WAYS[way]:
             _whole(f"protocol.{way}.{length}", protocol[way][length])
+    if len(set(ways)) < len(ways):
+        raise UserError(f"protocol.perplexity=[{','.join(ways)}]: each way once")
     if all(_lacks(values["model"], way) for way in ways):
         raise UserError(f"protocol.perplexity=[{','.join(ways)}]: {_lacks(values['model'], ways[0])}")
     if protocol["sliding"]["stride"] > protocol["sliding"]["window"]:

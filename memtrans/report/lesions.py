@@ -65,7 +65,8 @@ def _overview(records: Sequence[LesionRecord]) -> Grid:
     )
     notes = (
         "Difference to the intact model of the lesion; of several, the one that differs most. *: corrected p below "
-        "0.05 (Holm's, over all lesions of the model).",
+        "0.05 (Holm's, over all lesions of the model). The p of BLEU, sacreBLEU's, has one tail; that of "
+        "perplexity has two.",
     )
     head = ("model", "of", "intact", *(head for head, _ in columns))
     return Grid("lesions-overview", "Lesions of all models", head, rows, notes, (0, 1))

@@ -1,0 +1,47 @@
+"""Runs side by side on one machine; killed, stopped and failing ones: `test_harness`, `test_preemption`."""
+
+from dataclasses import replace
+
+import pytest
+
+from memtrans import processes
+from memtrans.configuration import compose
+from memtrans.corpora import Prepared
+from memtrans.errors import main_guard
+from memtrans.launch import launch
+from memtrans.runs import plan_run
+
+MANIFEST = {"corpus": "toy", "fingerprint": "0" * 64, "source_lang": "de", "target_lang": "en"}
+MANIFEST |= {"splits": {"train": {}, "valid": {}, "test": {}}}
+
+
+def test_a_run_that_cannot_be_started_stops_no_other(tmp_path, monkeypatch):
+    monkeypatch.setattr(processes, "MODULE", ("-c", "import sys; sys.exit('error: at work')"))
+    first = plan_run(compose([f"paths.runs={tmp_path}"]), Prepared(tmp_path, MANIFEST))
+    runs = [replace(first, identity=first.identity | {"seed": seed}) for seed in (1, 2, 3)]
+    runs[0].folder.touch()  # a file where a folder should be
+    failures = {failure.run.seed: failure.reason for failure in launch(runs, 1, 0)}
+    assert failures.pop(1).startswith(f"{runs[0].folder}")
+    assert failures.keys() == {2, 3}
+    assert all("at work" in reason for reason in failures.values())
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (
+            PermissionError(13, "Permission denied", "results/TABLES.md"),
+            "error: results/TABLES.md: Permission denied\n",
+        ),
+        (OSError(28, "No space left on device"), "error: No space left on device\n"),
+    ],
+)
+def test_what_the_system_refuses_is_one_line(capsys, error, says):
+    def command() -> None:
+        raise error
+
+    with pytest.raises(SystemExit, match="1"):
+        main_guard(command)()
+    assert capsys.readouterr().err == says
+    with pytest.raises(ConnectionResetError):
+        main_guard(lambda: (_ for _ in ()).throw(ConnectionResetError(104, "reset")).__next__())()
