@@ -157,6 +157,20 @@ def places(jobs: int | None, gpus: int, runs_per_gpu: int, gpus_per_run: int = 1
     return jobs or gpus * runs_per_gpu or len(os.sched_getaffinity(0))
 
 
+def check_labels(runs: Iterable[Run]) -> None:
+    """Refuse rows whose runs are recorded under other labels, by which tables go. Raises UserError.
+
+    A label is no part of what a run is, so that it may have been trained under any.
+    """
+    for run in runs:
+        record = run.record()
+        if record and record.label != run.label:
+            raise UserError(
+                f"{run.record_path}: the run of the row {run.label!r}, recorded as {record.label!r}, so that the table "
+                f"would lack it there: write the row's label into that file, or give other results (paths.results=...)"
+            )
+
+
 def beyond_limits(sweep: SweepSpec, runs: Iterable[Run]) -> list[str]:
     """The finished runs whose BLEU is below the sweep's floor or whose perplexity is above its ceiling, with both."""
     found = []

@@ -19,7 +19,7 @@ from memtrans.errors import UserError
 from memtrans.planning import show_plan
 from memtrans.progress import say
 from memtrans.runs import Run
-from memtrans.sweeping import beyond_limits, plan_runs, plan_sweep, run_missing
+from memtrans.sweeping import beyond_limits, check_labels, plan_runs, plan_sweep, run_missing
 from memtrans.sweeps_spec import load_sweeps
 from memtrans.tables.show import write_and_show
 
@@ -45,6 +45,7 @@ def main(config: DictConfig) -> None:
         submit_command("scripts.sweep", overrides, config)
     else:
         runs = plan_runs(configs)
+        check_labels(runs)
         _do(runs, config, configs[0].size.runs_per_gpu)
     if refused:
         listed = "; ".join(f"{label}: {reason}" for label, reason in refused.items())

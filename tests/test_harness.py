@@ -265,6 +265,12 @@ def test_a_sweep_goes_on_when_a_run_fails_and_later_runs_only_that(whole, place)
     assert all(path.startswith(allowed) for path in changed)
     assert not [path for path in changed if Path(path).stem in finished]
 
+    path = place.folder / "results" / "records" / f"{broken.hash}.json"
+    path.write_text(path.read_text().replace('"label": "Transformer"', '"label": "mine"'))
+    once_more = place.run("sweep", "sweep=demo", "jobs=2")
+    assert once_more.returncode == 1
+    assert once_more.stderr.startswith(f"error: {path}: the run of the row 'Transformer', recorded as 'mine', so that")
+
 
 def test_multirun_trains_each(tmp_path):
     """From nothing: preparing the corpus in the same process must not disturb how the later runs are composed."""
