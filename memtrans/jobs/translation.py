@@ -1,6 +1,7 @@
 """Translation: pairs of sentences, fairseq's own task, BLEU and chrF of beam search."""
 
 import hashlib
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,13 +47,14 @@ def check(values: Mapping[str, Any]) -> None:
         raise UserError(f"model.attention_dropout={dropout}: packed batches have none; set train.packed=false, or 0")
     for key in ("sentences", "beam", "batch_tokens"):
         value = values["protocol"][key]
-        if not (isinstance(value, int) and value > 0) and (key, value) != ("sentences", None):
+        if not (type(value) is int and value > 0) and (key, value) != ("sentences", None):
             raise UserError(f"protocol.{key}={value}: expected a whole number of at least 1")
     if type(draw := values["protocol"]["draw_seed"]) is not int:
         raise UserError(f"protocol.draw_seed={draw}: expected a whole number")
-    for key in ("lenpen", "max_len_a", "max_len_b"):
-        if type(value := values["protocol"][key]) not in (int, float):
-            raise UserError(f"protocol.{key}={value}: expected a number")
+    for key, least in {"lenpen": -math.inf, "max_len_a": 0, "max_len_b": 0}.items():
+        value = values["protocol"][key]
+        if type(value) not in (int, float) or not math.isfinite(value) or value < least:
+            raise UserError(f"protocol.{key}={value}: expected a number{' of at least 0' if least == 0 else ''}")
 
 
 def task_arguments(run: "Run") -> list[str]:
