@@ -109,6 +109,8 @@ def _check_before(configs: Sequence[DictConfig]) -> None:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"{folder}: not a folder for runs or results ({error.strerror}); give another") from None
+        if not os.access(folder, os.W_OK):  # results are written last, after days perhaps
+            raise UserError(f"{folder}: not a folder for runs or results (you may not write there); give another")
     here = [run for run, config in zip(runs, configs, strict=True) if config.launcher.name == "local"]
     missing = [run for run in here if run.record() is None]
     if missing and all(run.identity["train"]["precision"] != "fp32" for run in missing):

@@ -147,3 +147,11 @@ def test_nothing_is_prepared_for_what_cannot_work(tmp_path, monkeypatch, wrong):
     with pytest.raises(UserError):
         sweeping.plan_runs([compose([wrong])])
     assert not Path("data").exists()
+
+
+def test_folders_that_may_not_be_written_are_refused_before_anything_is_prepared(tmp_path, monkeypatch):
+    config = compose(["corpus=demo", "size=demo", *(f"paths.{name}={tmp_path / name}" for name in ("runs", "results"))])
+    monkeypatch.setattr(sweeping, "prepare", lambda *_: pytest.fail("prepared"))
+    monkeypatch.setattr("os.access", lambda folder, mode: Path(folder).name != "results")  # root may write anywhere
+    with pytest.raises(UserError, match=f"{tmp_path / 'results'}: not a folder for runs or results .you may not write"):
+        sweeping.plan_runs([config])
