@@ -1,13 +1,16 @@
-"""Runs side by side on one machine; killed, stopped and failing ones: `test_harness`, `test_preemption`."""
+"""What cannot be started, read or written; killed, stopped and failing runs: `test_harness`, `test_preemption`."""
 
 from dataclasses import replace
+from unittest.mock import Mock
 
 import pytest
 
 from memtrans import processes
 from memtrans.configuration import compose
 from memtrans.corpora import Prepared
-from memtrans.errors import main_guard
+from memtrans.corpora.prepare import _load
+from memtrans.errors import UserError, main_guard
+from memtrans.evaluation import load_model
 from memtrans.launch import launch
 from memtrans.runs import plan_run
 
@@ -37,11 +40,19 @@ def test_a_run_that_cannot_be_started_stops_no_other(tmp_path, monkeypatch):
     ],
 )
 def test_what_the_system_refuses_is_one_line(capsys, error, says):
-    def command() -> None:
-        raise error
-
     with pytest.raises(SystemExit, match="1"):
-        main_guard(command)()
+        main_guard(Mock(side_effect=error, __name__="command"))()
     assert capsys.readouterr().err == says
+
+
+def test_what_is_no_matter_of_files_keeps_its_traceback():
     with pytest.raises(ConnectionResetError):
-        main_guard(lambda: (_ for _ in ()).throw(ConnectionResetError(104, "reset")).__next__())()
+        main_guard(Mock(side_effect=ConnectionResetError(104, "reset"), __name__="command"))()
+
+
+def test_a_manifest_and_a_checkpoint_that_cannot_be_read_are_named(tmp_path):
+    (tmp_path / "manifest.json").write_text('{"corpus": ')
+    with pytest.raises(UserError, match=f"{tmp_path}/manifest.json: cannot be read .*; delete its folder"):
+        _load(tmp_path)
+    with pytest.raises(UserError, match=f"{tmp_path}/checkpoint_best.pt: there is no such checkpoint"):
+        load_model(tmp_path / "checkpoint_best.pt", tmp_path)
