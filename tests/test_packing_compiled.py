@@ -106,12 +106,13 @@ def ordered_blocks(counts: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
 @pytest.mark.gpu
 @pytest.mark.parametrize("kernel", [attention, torch.compile(block_attention)], ids=["flash", "blocks"])
 @pytest.mark.parametrize("causal", [False, True])
-def test_a_kernel_of_the_gpu_sees_what_padded_attention_sees(causal, kernel):
-    """Outputs and gradients in half precision, against padded attention in float32."""
-    lengths = torch.tensor([5, 1, 0, 17, 130, 3])
-    spans = Spans.of(lengths, 130)
+@pytest.mark.parametrize("channels", [16, 64, 128])
+def test_a_kernel_of_the_gpu_sees_what_padded_attention_sees(causal, kernel, channels):
+    """Outputs and gradients in half precision, against padded attention in float32. Sentences over up to four blocks."""
+    lengths = torch.tensor([5, 1, 0, 17, 130, 3, 60, 300, 2, 200, 41])
+    spans = Spans.of(lengths, 300)
     generator = torch.Generator().manual_seed(0)
-    rows = [torch.randn(int(lengths.sum()), 4, 16, generator=generator) for _ in range(4)]
+    rows = [torch.randn(int(lengths.sum()), 4, channels, generator=generator) for _ in range(4)]
     found = []
     for device, dtype, function in (("cpu", torch.float32, attention), ("cuda", torch.float16, kernel)):
         *inputs, upstream = (x.detach().to(device, dtype) for x in rows)

@@ -6,6 +6,8 @@ block of queries has the rows of several sentences, and looks at the few blocks 
 Shape legend: N rows of all sentences, H heads, D channels of each. Only compiled is FlexAttention a kernel.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
@@ -13,12 +15,22 @@ from torch.nn.attention.flex_attention import BlockMask, flex_attention
 from .spans import Spans
 
 BLOCK = 128  # rows
+# How a kernel cuts a pair of blocks, forward and back, and its pipeline. torch's own choice for Hopper, nearly whole
+# blocks, suits masks that let more of a block through (benchmarks/README.md).
+TILES = {
+    **{"fwd_BLOCK_M": 128, "fwd_BLOCK_N": 64, "fwd_num_stages": 3, "fwd_num_warps": 4},
+    **{"bwd_BLOCK_M1": 32, "bwd_BLOCK_N1": 64, "bwd_BLOCK_M2": 64, "bwd_BLOCK_N2": 32},
+    **{"bwd_num_stages": 3, "bwd_num_warps": 4},
+}
+TILED = 64  # channels of a head up to which these are taken: wider ones might not fit a GPU's shared memory
 
 
 def block_attention(q: Tensor, k: Tensor, v: Tensor, of_queries: Spans, of_keys: Spans, causal: bool = False) -> Tensor:
     """q N x H x D; k, v N' x H x D. Returns N x H x D."""
     q, k, v = (x.transpose(0, 1)[None] for x in (q, k, v))
-    return flex_attention(q, k, v, block_mask=block_mask(of_queries, of_keys, causal))[0].transpose(0, 1)
+    mask = block_mask(of_queries, of_keys, causal)
+    options: Any = {"BLOCKS_ARE_CONTIGUOUS": True, **(TILES if q.size(-1) <= TILED else {})}
+    return flex_attention(q, k, v, block_mask=mask, kernel_options=options)[0].transpose(0, 1)
 
 
 def block_mask(of_queries: Spans, of_keys: Spans, causal: bool) -> BlockMask:
