@@ -108,7 +108,7 @@ def ordered_blocks(counts: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("channels", [16, 64, 128])
 def test_a_kernel_of_the_gpu_sees_what_padded_attention_sees(causal, kernel, channels):
-    """Outputs and gradients in half precision, against padded attention in float32. Sentences over up to four blocks."""
+    """Outputs and gradients in half precision, against padded attention in float32. Some fill several blocks."""
     lengths = torch.tensor([5, 1, 0, 17, 130, 3, 60, 300, 2, 200, 41])
     spans = Spans.of(lengths, 300)
     generator = torch.Generator().manual_seed(0)
