@@ -67,10 +67,10 @@ def show_plan(title: str, configs: Sequence[DictConfig], jobs: int | None, conso
     waiting = [row for row in rows if row.missing]
     runs, missing = sum(len(row.runs) for row in rows), sum(len(row.missing) for row in rows)
     lines = [f"Runs: {runs} in {len(rows)} rows; {runs - missing} finished, {missing} to run.", _downloads(configs)]
-    share = None  # runs on a GPU
+    share = None  # GPUs of a run
     if waiting:
         place, at_once, how = _time(waiting, jobs)
-        share = place.side_by_side if place.gpus else None
+        share = place.share if place.gpus else None
         lines += [_cost(waiting, place, at_once), f"How: {waiting[0].how}; {how}."]
         if not place.gpus and (precision := configs[0].train.precision) != "fp32":
             lines.append(f"Training will need a GPU, and there is none here: train.precision={precision}.")
@@ -105,18 +105,19 @@ def wall_hours(hours: Iterable[float], at_once: int) -> float:
 
 def _time(rows: Sequence[Row], jobs: int | None) -> tuple[Place, int, str]:
     """Set the rate of each row; return where its runs train, how many at once, and where the rates come from."""
-    train, cores = rows[0].config.train, len(os.sched_getaffinity(0))
+    train, launcher, cores = rows[0].config.train, rows[0].config.launcher, len(os.sched_getaffinity(0))
     operations = sum(row.operations_per_token * sum(row.tokens_left) for row in rows)
     cheap = train.precision == "fp32" and operations < CHEAP
     place = Place(f"{cores} CPU cores", 0) if cheap else find_device()
     missing = sum(len(row.missing) for row in rows)
-    at_once = min(missing, places(jobs, place.gpus, rows[0].config.size.runs_per_gpu))
+    spread = rows[0].runs[0].gpus if launcher.name == "local" else 1  # what a cluster gives is not this machine's
+    at_once = min(missing, places(jobs, place.gpus, rows[0].config.size.runs_per_gpu, spread))
     place.threads = max(1, cores // at_once)
     if cheap:
         for row in rows:
             row.rate = place.threads * CORE / row.operations_per_token
         return place, at_once, f"tokens/s assume {CORE / 1e9:.0f} GFLOP/s a core, as this is too small for a warm-up"
-    place.side_by_side = math.ceil(at_once / place.gpus) if place.gpus else 1
+    place.side_by_side = math.ceil(at_once * spread / place.gpus) if place.gpus else 1
     timed = rows if place.gpus else rows[:1]
     measured = rates([(row.missing[0], row.vocabulary) for row in timed], place)
     for i, row in enumerate(rows):
@@ -124,6 +125,11 @@ def _time(rows: Sequence[Row], jobs: int | None) -> tuple[Place, int, str]:
     part = rows[0].job.fill(train)
     fill = f" x {part}" if part < 1 else ""
     how = f"tokens/s are those of a short warm-up on full batches{fill}"
+    if place.gpus and spread > 1:
+        place.gpus_per_run = spread
+        for row in rows:
+            row.rate *= spread
+        how += f", times the {spread} GPUs of a run"
     if not place.gpus:
         how += ", timed on this CPU: in small batches, the first row only, and the others taken to be as fast"
     elif place.side_by_side > 1:
@@ -151,7 +157,7 @@ def _downloads(configs: Iterable[DictConfig]) -> str:
 
 def _cost(rows: Sequence[Row], place: Place, at_once: int) -> str:
     hours = [hours for row in rows for hours in row.hours]
-    gpus = f"{_number(sum(hours) / place.side_by_side)} GPU-hours; " if place.gpus else ""
+    gpus = f"{_number(sum(hours) * place.share)} GPU-hours; " if place.gpus else ""
     device = f"{place.gpus} x {place.device}" if place.gpus else place.device
     wall = duration(wall_hours(hours, at_once))
     return (
@@ -159,8 +165,8 @@ def _cost(rows: Sequence[Row], place: Place, at_once: int) -> str:
     )
 
 
-def _table(title: str, rows: Sequence[Row], share: int | None) -> Table:
-    """`share` is the number of runs that share a GPU, None on a CPU."""
+def _table(title: str, rows: Sequence[Row], share: float | None) -> Table:
+    """`share` is how many GPUs a run has, or what part of one; None on a CPU."""
     first = rows[0].config
     where = f"corpus {first.corpus.name}, size {first.size.name}, protocol {first.protocol.name}"
     table = Table(title=f"Plan: {title}\n{where}", caption="a run's tokens, speed and time are estimates")
@@ -170,7 +176,7 @@ def _table(title: str, rows: Sequence[Row], share: int | None) -> Table:
     for row in rows:
         cells = [f"{len(row.missing)} of {len(row.runs)}", f"{row.tokens / 1e6:,.1f} M"]
         if hours := sum(row.hours):
-            cells += [f"{row.rate:,.0f}", duration(hours / len(row.missing)), _number(hours / (share or 1))]
+            cells += [f"{row.rate:,.0f}", duration(hours / len(row.missing)), _number(hours * (share or 1))]
         table.add_row(row.runs[0].label, *cells[: len(table.columns) - 1])
     return table
 

@@ -40,6 +40,12 @@ class Place:
     gpus: int  # 0: on the CPU
     side_by_side: int = 1  # runs on each GPU at once
     threads: int = 1  # of each run
+    gpus_per_run: int = 1  # which divide its batches among them
+
+    @property
+    def share(self) -> float:
+        """How many GPUs a run has, or what part of one."""
+        return self.gpus_per_run / self.side_by_side
 
 
 def find_device() -> Place:

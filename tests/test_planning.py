@@ -229,6 +229,20 @@ def test_base_models_have_a_gpu_each(tmp_path, two_gpus):
     assert "Downloads: 1.7 GB (training-parallel-europarl-v7.tgz 657.6 MB, " in text
 
 
+def test_a_run_on_several_gpus_ends_sooner_and_costs_as_much(tmp_path, two_gpus):
+    """One run of 387.4 hours on one GPU."""
+    one = [next(iter(sweep_configs("wmt14_base", tmp_path)))]
+    both = [next(iter(sweep_configs("wmt14_base", tmp_path, "launcher.gpus=2")))]
+    assert "387 GPU-hours; 16 days on 2 x Toy GPU, 1 at a time" in plan(one)
+    text = plan(both)
+    assert "387 GPU-hours; 8 days on 2 x Toy GPU, 1 at a time" in text
+    assert "on full batches x 0.97, times the 2 GPUs of a run" in text
+    row = next(line for line in text.splitlines() if "1 of 1" in line)
+    assert [cell.strip() for cell in row.split("│")[2:-1]] == ["1 of 1", "1,352.6 M", "1,940", "8 days", "387"]
+    with pytest.raises(UserError, match="launcher.gpus=3: this machine has 2"):
+        plan(sweep_configs("wmt14_base", tmp_path, "launcher.gpus=3"))
+
+
 def test_language_models_are_timed_on_a_text_of_their_own_vocabulary(tmp_path, two_gpus):
     """200,000 updates x 60 rows x 150 words at 1,000/s, all of them real: 500 hours a run, twice that for one row."""
     text = plan(sweep_configs("lm_wikitext103", tmp_path))
