@@ -1,11 +1,12 @@
 """From checkpoints to scores: average or choose, load; translate, score with sacreBLEU."""
 
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from memtrans_fairseq.compat import no_cudnn_attention, quiet
+from memtrans_fairseq.compat import UnsafeCheckpoint, no_cudnn_attention, quiet
 from memtrans_fairseq.search import hypotheses_of
 
 import numpy as np
@@ -29,6 +30,20 @@ def checkpoint_of(folder: Path, choice: str) -> Path:
     return folder / f"checkpoint_{choice}.pt"
 
 
+@contextmanager
+def _refusals() -> Iterator[None]:
+    try:
+        yield
+    except UnsafeCheckpoint as error:
+        raise UserError(str(error)) from None
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """What fairseq has saved. Raises UserError if it is damaged."""
+    with _refusals():
+        return checkpoint_utils.load_checkpoint_to_cpu(str(path))
+
+
 def average_checkpoints(folder: Path, count: int) -> Path:
     """Average the parameters of the last `count` checkpoints into `checkpoint_average_<count>.pt`; returns its path.
 
@@ -43,7 +58,7 @@ def average_checkpoints(folder: Path, count: int) -> Path:
             f"{folder}: {count} checkpoints are to be averaged, {max(map(len, found))} were saved; train longer, save "
             "more often (train.save_interval_updates) or set protocol.checkpoint=last"
         )
-    states = [checkpoint_utils.load_checkpoint_to_cpu(path) for path in newest]
+    states = [read_checkpoint(Path(path)) for path in newest]
     # sums in float32: half precision would lose digits
     average = {
         key: sum(state["model"][key].float() for state in states).div(count).to(value)  # type: ignore[union-attr]
@@ -68,7 +83,10 @@ def load_model(checkpoint: Path, data: Path, in_half: bool = True) -> tuple[Fair
             f"{checkpoint}: there is no such checkpoint (any more); without it the run must be trained anew"
         )
     no_cudnn_attention()
-    models, config, task = checkpoint_utils.load_model_ensemble_and_task([str(checkpoint)], {"data": str(data / "bin")})
+    with _refusals():
+        models, config, task = checkpoint_utils.load_model_ensemble_and_task(
+            [str(checkpoint)], {"data": str(data / "bin")}
+        )
     model = models[0].eval()
     if torch.cuda.is_available():
         if in_half and (config.common.fp16 or config.common.amp):

@@ -137,12 +137,12 @@ def check_options(run: Run, arguments: list[str]) -> None:
 
 def _has_last_update(run: Run) -> bool:
     """Whether a killed run had saved its last update already: fairseq would begin anew with one update too many."""
-    from fairseq.checkpoint_utils import load_checkpoint_to_cpu
-
     last, end = run.checkpoints / "checkpoint_last.pt", run.identity["train"]["max_update"]
     if not end or not last.exists():
         return False
-    return load_checkpoint_to_cpu(str(last))["optimizer_history"][-1]["num_updates"] >= end
+    from memtrans.evaluation import read_checkpoint
+
+    return read_checkpoint(last)["optimizer_history"][-1]["num_updates"] >= end
 
 
 def _loading_flags() -> list[str]:

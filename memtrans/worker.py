@@ -124,11 +124,12 @@ def evaluate(opened: "Opened") -> Record:
 
 def _record(run: Run, model: Any, scores: list[Score]) -> Record:
     from fairseq import utils
-    from fairseq.checkpoint_utils import load_checkpoint_to_cpu
+
+    from memtrans.evaluation import read_checkpoint
 
     identity = run.identity
     manifest = json.loads((run.data / "manifest.json").read_text())
-    state = load_checkpoint_to_cpu(str(run.checkpoints / "checkpoint_last.pt"))["extra_state"]
+    state = read_checkpoint(run.checkpoints / "checkpoint_last.pt")["extra_state"]
     # meters of the whole training, which fairseq saves and restores with every checkpoint; of several ranks, tensors
     meters = {name: utils.apply_to_sample(float, meter) for _, name, _, meter in state["metrics"]["default"]}
     return Record(

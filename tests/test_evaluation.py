@@ -14,7 +14,7 @@ import torch
 from fairseq import checkpoint_utils
 
 from memtrans.errors import UserError
-from memtrans.evaluation import average_checkpoints, checkpoint_of, draw, score
+from memtrans.evaluation import average_checkpoints, checkpoint_of, draw, load_model, read_checkpoint, score
 
 
 def save(path: Path, seed: int, dtype: torch.dtype = torch.float32) -> dict[str, torch.Tensor]:
@@ -70,6 +70,23 @@ def test_half_precision_is_averaged_without_losing_digits(tmp_path):
     average = load(average_checkpoints(tmp_path, 8))["model"]["weight"]
     exact = torch.stack([model["weight"].double() for model in models]).mean(0)
     assert torch.equal(average, exact.float().half())
+
+
+@pytest.mark.parametrize("kept", [0, 100, 0.5, 0.99], ids=lambda part: f"{part}")
+def test_a_checkpoint_that_is_cut_off_is_one_clear_error(tmp_path, kept):
+    path = tmp_path / "checkpoint1.pt"
+    save(path, 1)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(kept * len(whole)) if kept < 1 else kept])
+    for read in (
+        read_checkpoint,
+        lambda path: average_checkpoints(path.parent, 1),
+        lambda path: load_model(path, tmp_path),
+    ):
+        with pytest.raises(UserError, match="checkpoint1.pt is refused: it is damaged") as error:
+            read(path)
+        assert "\n" not in str(error.value)
+    assert not list(tmp_path.glob("*average*"))
 
 
 def test_too_few_checkpoints_are_one_clear_error(tmp_path):

@@ -85,7 +85,7 @@ def write_start(parent: Run, run: Run) -> None:
     from memtrans import evaluation
 
     checkpoint = evaluation.checkpoint_of(parent.checkpoints, parent.identity["protocol"]["checkpoint"])
-    state = checkpoint_utils.load_checkpoint_to_cpu(str(checkpoint))
+    state = evaluation.read_checkpoint(checkpoint)
     (name,) = (key for key in state["model"] if key.endswith("coder.memory.weight"))
     tokens, start = run.identity["model"]["memory_tokens"], run.identity["parent"]["start"]
     state["model"][name] = with_more(state["model"][name], tokens, start, in_stream=name.startswith("decoder"))

@@ -15,7 +15,7 @@ from memtrans_fairseq.variants import SettingError
 
 import numpy as np
 import torch
-from fairseq import checkpoint_utils, utils
+from fairseq import utils
 
 from memtrans import evaluation
 from memtrans.analysis.arguments import trained_run
@@ -55,7 +55,7 @@ class Opened:
 
     def untrained(self) -> Any:
         """The same model with weights as the run's seed starts them."""
-        config = checkpoint_utils.load_checkpoint_to_cpu(str(self.checkpoint))["cfg"]
+        config = evaluation.read_checkpoint(self.checkpoint)["cfg"]
         utils.set_torch_seed(self.run.seed)
         model = self.task.build_model(config.model).eval()
         return model.to(next(self.model.parameters()).device)

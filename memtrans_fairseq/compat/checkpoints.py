@@ -12,7 +12,7 @@ from typing import Any
 
 
 class UnsafeCheckpoint(ValueError):
-    """A checkpoint file that holds more than data. The message is one line."""
+    """A checkpoint file that is damaged, or holds more than data. The message is one line."""
 
 
 @functools.cache
@@ -41,7 +41,8 @@ def safe_checkpoints() -> None:
     """Symptom: "Weights only load failed" for any checkpoint of fairseq.
 
     Since torch 2.6, which loads tensors and plain data only. Scope: fairseq's two checkpoint loaders allow, while they
-    run, the types above and nothing else: a file that would run code is refused with `UnsafeCheckpoint`.
+    run, the types above and nothing else: a file that would run code is refused with `UnsafeCheckpoint`. So is one that
+    is cut off, of which torch says so in other ways.
     """
     import torch
     from fairseq import checkpoint_utils
@@ -52,7 +53,9 @@ def safe_checkpoints() -> None:
             try:
                 with torch.serialization.safe_globals(list(checkpoint_types())):
                     return load(path, *args, **kwargs)
-            except pickle.UnpicklingError as error:
+            except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
+                if isinstance(error, RuntimeError) and "PytorchStreamReader" not in str(error):
+                    raise
                 raise UnsafeCheckpoint(_refusal(path, str(error))) from None
 
         return loaded
