@@ -98,6 +98,10 @@ class Run:
     def record_path(self) -> Path:
         return self.results / "records" / f"{self.hash}.json"
 
+    def manifest(self) -> dict[str, Any]:
+        """Of the prepared corpus. Raises UserError if it cannot be read."""
+        return Prepared.read(self.data).manifest
+
     def record(self) -> Record | None:
         """The record of this run, or None if it has not finished."""
         return Record.load(self.record_path) if self.record_path.exists() else None

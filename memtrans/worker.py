@@ -128,7 +128,7 @@ def _record(run: Run, model: Any, scores: list[Score]) -> Record:
     from memtrans.evaluation import read_checkpoint
 
     identity = run.identity
-    manifest = json.loads((run.data / "manifest.json").read_text())
+    manifest = run.manifest()
     state = read_checkpoint(run.checkpoints / "checkpoint_last.pt")["extra_state"]
     # meters of the whole training, which fairseq saves and restores with every checkpoint; of several ranks, tensors
     meters = {name: utils.apply_to_sample(float, meter) for _, name, _, meter in state["metrics"]["default"]}

@@ -8,7 +8,6 @@ import pytest
 from memtrans import processes
 from memtrans.configuration import compose
 from memtrans.corpora import Prepared
-from memtrans.corpora.prepare import _load
 from memtrans.errors import UserError, main_guard
 from memtrans.evaluation import load_model
 from memtrans.launch import launch
@@ -53,6 +52,6 @@ def test_what_is_no_matter_of_files_keeps_its_traceback():
 def test_a_manifest_and_a_checkpoint_that_cannot_be_read_are_named(tmp_path):
     (tmp_path / "manifest.json").write_text('{"corpus": ')
     with pytest.raises(UserError, match=f"{tmp_path}/manifest.json: cannot be read .*; delete its folder"):
-        _load(tmp_path)
+        Prepared.read(tmp_path)
     with pytest.raises(UserError, match=f"{tmp_path}/checkpoint_best.pt: there is no such checkpoint"):
         load_model(tmp_path / "checkpoint_best.pt", tmp_path)

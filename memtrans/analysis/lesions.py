@@ -1,6 +1,5 @@
 """From a trained run to the record of its lesions: BLEU or perplexity of each, and a paired test against none."""
 
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -196,7 +195,7 @@ class _Perplexity:
         self.sentences = self.segments * rows
         self.drawn = "all" if self.segments == len(self.stream) else "the first of the text, in its rows"
         self.test = f"paired bootstrap over segments, {RESAMPLES} resamples, seed {SEED}"
-        counts = json.loads((opened.run.data / "manifest.json").read_text(encoding="utf-8"))["splits"][split]
+        counts = opened.run.manifest()["splits"][split]
         tokens = np.concatenate([self._real(number) for number in range(self.segments)])
         self.words = tokens * (counts["words"] / counts["tokens"])  # of each segment of each row
 

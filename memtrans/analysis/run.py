@@ -1,6 +1,5 @@
 """What analyses of trained runs share: opening a run, the sentences looked at, and the note of what was looked at."""
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -61,7 +60,7 @@ class Opened:
         return model.to(next(self.model.parameters()).device)
 
     def subject(self, split: str, sentences: int, drawn: str) -> Subject:
-        manifest = json.loads((self.run.data / "manifest.json").read_text(encoding="utf-8"))
+        manifest = self.run.manifest()
         choice = self.run.identity["protocol"]["checkpoint"]
         return Subject(
             run=self.run.hash,
@@ -165,7 +164,7 @@ def stream_of(opened: Opened, split: str, shuffled: bool = False) -> StreamDatas
 
 
 def check_split(opened: Opened, split: str) -> None:
-    known = json.loads((opened.run.data / "manifest.json").read_text(encoding="utf-8"))["splits"]
+    known = opened.run.manifest()["splits"]
     if split not in known:
         raise UserError(f"split={split}: the corpus has no such split; it has {', '.join(known)}")
     if not opened.streams:

@@ -39,6 +39,19 @@ class Prepared:
     path: Path
     manifest: dict[str, Any]
 
+    @classmethod
+    def read(cls, folder: Path) -> "Prepared":
+        """Raises UserError if its manifest cannot be read."""
+        path = folder / "manifest.json"
+        try:
+            return cls(folder, json.loads(path.read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            raise UserError(f"{folder}: no prepared corpus (it has no {path.name}); run scripts.prepare") from None
+        except ValueError as error:
+            raise UserError(
+                f"{path}: cannot be read ({error}); delete its folder, and prepare the corpus again"
+            ) from None
+
 
 def prepare(corpus: DictConfig, data_dir: Path, workers: int | None = None) -> Prepared:
     """Return the prepared corpus, preparing it first if need be, in `data_dir/prepared/<name>-<fingerprint12>/`.
@@ -118,15 +131,7 @@ def _fingerprint(corpus: DictConfig, checksums: dict[str, dict[str, Any]]) -> st
 
 
 def _load(folder: Path) -> Prepared | None:
-    manifest = folder / "manifest.json"
-    if not manifest.exists():
-        return None
-    try:
-        return Prepared(folder, json.loads(manifest.read_text(encoding="utf-8")))
-    except ValueError as error:
-        raise UserError(
-            f"{manifest}: cannot be read ({error}); delete its folder, and prepare the corpus again"
-        ) from None
+    return Prepared.read(folder) if (folder / "manifest.json").exists() else None
 
 
 def _build(task: Task, fingerprint: str, folder: Path, downloads: Path, workers: int) -> Prepared:

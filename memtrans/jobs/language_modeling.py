@@ -121,8 +121,7 @@ def score_split(
 
     from memtrans import perplexity
 
-    manifest = json.loads((run.data / "manifest.json").read_text(encoding="utf-8"))
-    counts, dictionary, scores = manifest["splits"][split], task.target_dictionary, []
+    counts, dictionary, scores = run.manifest()["splits"][split], task.target_dictionary, []
     for way in protocol["perplexity"]:
         if reason := _lacks(run.identity["model"], way):
             say(f"{split} is not scored by {way}: {reason}")
