@@ -49,8 +49,8 @@ def command(function: Callable[[DictConfig], None]) -> Callable[[], None]:
 
     def checked(config: DictConfig) -> None:
         _check_sections(config)
-        settings.check(config)
         check_values(config, HydraConfig.get().overrides.task)
+        settings.check(config)
         function(config)
 
     @functools.wraps(function)

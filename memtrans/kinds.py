@@ -1,4 +1,4 @@
-"""Settings of a wrong kind are refused before anything starts: of another than their value in configs/ is."""
+"""Settings that are deleted, or of another kind than their value in configs/, are refused before anything starts."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,7 +14,7 @@ NULLS = (*OPTIONS, "corpus.splits.", "protocol.")
 
 
 def check_kinds(given: DictConfig, usual: DictConfig) -> None:
-    """Refuse what in `given` is of another kind than in `usual`, the same choices of configs with no value changed.
+    """Refuse what `given` lacks of `usual`, the same choices of configs with no value changed, and what has another kind.
 
     A setting that is null or missing there may be anything here. Raises UserError.
     """
@@ -27,9 +27,11 @@ def check_kinds(given: DictConfig, usual: DictConfig) -> None:
 
 def _compare(given: Any, usual: Any, path: str = "") -> None:
     if isinstance(usual, Mapping) and isinstance(given, Mapping):
-        for key in usual:
-            if key in given:
-                _compare(given[key], usual[key], f"{path}.{key}" if path else str(key))
+        for key, value in usual.items():
+            where = f"{path}.{key}" if path else str(key)
+            if key not in given:
+                raise UserError(f"~{where}: a setting cannot be deleted; give it a value (null leaves out an option)")
+            _compare(given[key], value, where)
         return
     open_to_all = usual is None or usual == "???" or (given is None and path.startswith(NULLS))
     if not open_to_all and not _is_like(usual, given, path.startswith(OPTIONS)):

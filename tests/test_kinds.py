@@ -38,6 +38,10 @@ def check(choices: list[str], *overrides: str) -> None:
         ("corpus.extra_splits=x", "extra_splits=x: expected a list"),
         ("paths.runs=7", "paths.runs=7: expected text, such as runs"),
         ("paths.runs=null", "paths.runs=None: expected text"),
+        *(
+            (name, f"{name}: a setting cannot be deleted")
+            for name in ("~seed", "~train.precision", "~launcher", "~paths")
+        ),
     ],
 )
 def test_another_kind_is_refused(override, says):
