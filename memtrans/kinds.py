@@ -14,7 +14,7 @@ NULLS = (*OPTIONS, "corpus.splits.", "protocol.")
 
 
 def check_kinds(given: DictConfig, usual: DictConfig) -> None:
-    """Refuse what `given` lacks of `usual`, the same choices of configs with no value changed, and what has another kind.
+    """Refuse what is missing in `given` or of another kind than in `usual`, the same choices with no value changed.
 
     A setting that is null or missing there may be anything here. Raises UserError.
     """

@@ -40,7 +40,7 @@ def check(choices: list[str], *overrides: str) -> None:
         ("paths.runs=null", "paths.runs=None: expected text"),
         *(
             (name, f"{name}: a setting cannot be deleted")
-            for name in ("~seed", "~train.precision", "~launcher", "~paths")
+            for name in ("~seed", "~train.precision", "~tracking", "~paths")
         ),
     ],
 )
