@@ -25,6 +25,7 @@ from memtrans.kinds import check_kinds
 GROUPS = ("corpus", "size", "variant", "protocol", "sweep", "launcher")
 CHOSEN = GROUPS[:4]  # of which every run has one
 SECTIONS = (*GROUPS, "model", "train", "paths", "tracking")
+PASSED_ON = ("model.", "train.", "launcher.additional.")  # to fairseq and sbatch, which have options of their own
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 PRIMARY = "main"  # not "config": fairseq registers a schema of that name, and Hydra would hold our file against it
 
@@ -146,5 +147,7 @@ def _errors_in_one_line() -> Iterator[None]:
         line, cause = " ".join(str(error).split()), error.__cause__
         if isinstance(cause, ConfigAttributeError | ConfigKeyError) and isinstance(cause.parent_node, DictConfig):
             near = did_you_mean(str(cause.key), map(str, cause.parent_node))
-            line = f"{cause.full_key}: no such setting; {near} ({line})"
+            line = f"{cause.full_key}: no such setting; {near}"
+            if str(cause.full_key).startswith(PASSED_ON):
+                line += f"; another option is added with a plus: +{cause.full_key}=VALUE"
         raise UserError(line) from error

@@ -1,4 +1,4 @@
-"""Settings that are deleted, or of another kind than their value in configs/, are refused before anything starts."""
+"""Settings that are deleted, unknown, or of another kind than in configs/ are refused before anything starts."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,15 +6,16 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 
-from memtrans.errors import UserError
+from memtrans.errors import UserError, did_you_mean
 
 OPTIONS = ("model.", "train.")  # fairseq's own: words may look like numbers, and a number may be a list for each epoch
+OPEN = ("model", "train", "corpus", "launcher.additional")  # what more they hold, those check who read it
 # null leaves an option out, checks no count of a published corpus, and is for `jobs` to judge in a protocol
 NULLS = (*OPTIONS, "corpus.splits.", "protocol.")
 
 
 def check_kinds(given: DictConfig, usual: DictConfig) -> None:
-    """Refuse what is missing in `given` or of another kind than in `usual`, the same choices with no value changed.
+    """Refuse what `given` lacks, has besides, or has of another kind than `usual`, the same choices unchanged.
 
     A setting that is null or missing there may be anything here. Raises UserError.
     """
@@ -32,6 +33,9 @@ def _compare(given: Any, usual: Any, path: str = "") -> None:
             if key not in given:
                 raise UserError(f"~{where}: a setting cannot be deleted; give it a value (null leaves out an option)")
             _compare(given[key], value, where)
+        if not path.startswith(OPEN) and (unknown := [str(key) for key in given if key not in usual]):
+            where = f"{path}.{unknown[0]}" if path else unknown[0]
+            raise UserError(f"+{where}: no such setting, nobody would read it; {did_you_mean(unknown[0], usual)}")
         return
     open_to_all = usual is None or usual == "???" or (given is None and path.startswith(NULLS))
     if not open_to_all and not _is_like(usual, given, path.startswith(OPTIONS)):

@@ -38,6 +38,10 @@ def check(choices: list[str], *overrides: str) -> None:
         ("corpus.extra_splits=x", "extra_splits=x: expected a list"),
         ("paths.runs=7", "paths.runs=7: expected text, such as runs"),
         ("paths.runs=null", "paths.runs=None: expected text"),
+        ("+beam=4", r"\+beam: no such setting, nobody would read it"),
+        ("+protocol.beams=4", r"\+protocol.beams: no such setting, nobody would read it; did you mean beam"),
+        ("+paths.run=x", "did you mean runs"),
+        ("+launcher.gpu=4", "did you mean gpus"),
         *(
             (name, f"{name}: a setting cannot be deleted")
             for name in ("~seed", "~train.precision", "~tracking", "~paths")
@@ -58,6 +62,7 @@ def test_another_kind_is_refused(override, says):
         ["train.max_epoch=null", "train.max_update=7", "+train.patience=many"],
         ["protocol.sentences=5", "label=7", "tracking.wandb=offline", "paths.runs=a b"],
         ["train.adam_betas=[0,1]", "corpus.extra_splits=[newstest]", "train.criterion=cross_entropy"],
+        ["launcher=slurm", "+launcher.additional.nice=10", "+model.layernorm_embedding=true"],
     ],
 )
 def test_the_same_kind_and_what_is_open_pass(overrides):
