@@ -109,7 +109,6 @@ class Run:
     def write(self) -> Path:
         """Write the run's own description, from which a worker in another process reads it back."""
         content = {key: str(value) if isinstance(value, Path) else value for key, value in asdict(self).items()}
-        del content["runs"]  # it is where it lies
         path = self.folder / "run.json"
         write_json(path, content)
         return path
@@ -120,20 +119,33 @@ class Run:
         path = folder / "run.json"
         try:
             content = json.loads(path.read_text())
-            places = {"data": Path(content["data"]), "results": Path(content["results"]), "runs": folder.parent}
+            top = _called_from(folder, Path(content.get("runs", "")))
+            places = {"data": top / content["data"], "results": top / content["results"], "runs": folder.parent}
             run = cls(**content | places)
             named = folder if folder.name == run.hash else folder.resolve()  # it may be a link, or "."
         except (FileNotFoundError, NotADirectoryError):
             raise UserError(f"{folder}: not a run's folder (it has no run.json); give one of runs/") from None
         except OSError as error:
             raise UserError(f"{path}: cannot be read: {error.strerror}") from None
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(
                 f"{path}: cannot be read ({error}); the command that made the run writes it again"
             ) from None
         if named.name != run.hash:
             raise UserError(f"{folder}: holds the run {run.hash}; give the folder that name")
         return replace(run, runs=named.parent)
+
+
+def _called_from(folder: Path, runs: Path) -> Path:
+    """Where the command was called that made a run's `folder` in `runs`: paths in it are relative to that.
+
+    The working directory, where that does not show: `folder` was moved out of `runs`, say, and lies where it lies.
+    """
+    here, parts = folder.resolve().parent, runs.parts
+    if runs.is_absolute() or not parts or ".." in parts or here.parts[-len(parts) :] != parts:
+        return Path()
+    top = here.parents[len(parts) - 1]
+    return Path() if top == Path.cwd() else top
 
 
 def _hash(identity: Mapping[str, Any]) -> str:

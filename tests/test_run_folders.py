@@ -34,6 +34,23 @@ def test_a_run_that_was_moved_lies_where_it_is(written, tmp_path, monkeypatch):
     assert Run.read(Path()) == moved
 
 
+def test_relative_folders_are_found_from_elsewhere(tmp_path, monkeypatch):
+    project = tmp_path / "project"
+    project.mkdir()
+    monkeypatch.chdir(project)
+    run = planned("paths.runs=all/runs", "paths.results=results")
+    run.write()
+    assert Run.read(run.folder) == run
+    for place, folder in ((tmp_path, Path("project") / run.folder), (run.folder, Path())):
+        monkeypatch.chdir(place if place.is_absolute() else project / place)
+        found = Run.read(folder)
+        assert (found.results, found.data) == (project / "results", project / run.data)
+    (project / run.folder).rename(tmp_path / run.hash)
+    assert Run.read(tmp_path / run.hash).results == Path("results"), (
+        "of the working directory, as nothing else is known"
+    )
+
+
 def test_what_is_no_folder_of_a_run_is_told_so(tmp_path):
     (tmp_path / "file").touch()
     for path in (tmp_path / "nothing", tmp_path / "file", tmp_path):
