@@ -27,7 +27,7 @@ FORGOTTEN = 24 * 3600.0  # seconds without a change after which another host's u
 def existing_folder(text: str) -> Path:
     """An argument that names a folder. Raises UserError if there is none."""
     if not (folder := Path(text)).is_dir():
-        raise UserError(f"{text}: no such folder")
+        raise UserError(f"{text}: no such folder; call from the project's own folder, or name another (see --help)")
     return folder
 
 

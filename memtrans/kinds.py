@@ -9,7 +9,13 @@ from omegaconf.errors import InterpolationResolutionError
 from memtrans.errors import UserError, did_you_mean
 
 OPTIONS = ("model.", "train.")  # fairseq's own: words may look like numbers, and a number may be a list for each epoch
-OPEN = ("model", "train", "corpus", "launcher.additional")  # what more they hold, those check who read it
+OPEN = (
+    "model",
+    "train",
+    "corpus.splits",
+    "corpus.files",
+    "launcher.additional",
+)  # for others to say what more is wrong
 # null leaves an option out, checks no count of a published corpus, and is for `jobs` to judge in a protocol
 NULLS = (*OPTIONS, "corpus.splits.", "protocol.")
 

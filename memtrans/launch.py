@@ -62,6 +62,11 @@ def count_gpus() -> int:
     return torch.cuda.device_count()
 
 
+def runs_per_device(side_by_side: int, gpus: int, gpus_per_run: int) -> int:
+    """How many of the runs side by side share a GPU; without GPUs, how many processes share the CPU."""
+    return math.ceil(side_by_side / (gpus // gpus_per_run)) if gpus else side_by_side * gpus_per_run
+
+
 def _gpus_of_the_driver() -> int | None:
     """0 without a driver or CUDA in torch's build; None where torch must be asked: a build for AMD, other errors."""
     package = find_spec("torch")
@@ -180,7 +185,7 @@ class _Team:
         processes.forget_failure(run.folder)
         environment = os.environ | {
             "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, self.threads // run.gpus))),
-            "MEMTRANS_RUNS_PER_DEVICE": str(math.ceil(self.jobs * run.gpus / max(self.gpus, 1))),
+            "MEMTRANS_RUNS_PER_DEVICE": str(runs_per_device(self.jobs, self.gpus, run.gpus)),
         }
         if self.gpus:
             visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")

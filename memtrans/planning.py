@@ -14,6 +14,7 @@ from rich.table import Table
 from memtrans.corpora import foresee, pending_downloads
 from memtrans.errors import UserError
 from memtrans.jobs import Job
+from memtrans.launch import runs_per_device
 from memtrans.runlog import read_progress
 from memtrans.runs import Run, plan_run
 from memtrans.sweeping import places
@@ -117,7 +118,7 @@ def _time(rows: Sequence[Row], jobs: int | None) -> tuple[Place, int, str]:
         for row in rows:
             row.rate = place.threads * CORE / row.operations_per_token
         return place, at_once, f"tokens/s assume {CORE / 1e9:.0f} GFLOP/s a core, as this is too small for a warm-up"
-    place.side_by_side = math.ceil(at_once * spread / place.gpus) if place.gpus else 1
+    place.side_by_side = runs_per_device(at_once, place.gpus, spread) if place.gpus else 1
     timed = rows if place.gpus else rows[:1]
     measured = rates([(row.missing[0], row.vocabulary) for row in timed], place)
     for i, row in enumerate(rows):

@@ -119,7 +119,7 @@ class Run:
         path = folder / "run.json"
         try:
             content = json.loads(path.read_text())
-            top = _called_from(folder, Path(content.get("runs", "")))
+            top = _called_from(folder, Path(content.get("runs", "")), Path(content["data"]))
             places = {"data": top / content["data"], "results": top / content["results"], "runs": folder.parent}
             run = cls(**content | places)
             named = folder if folder.name == run.hash else folder.resolve()  # it may be a link, or "."
@@ -136,16 +136,17 @@ class Run:
         return replace(run, runs=named.parent)
 
 
-def _called_from(folder: Path, runs: Path) -> Path:
+def _called_from(folder: Path, runs: Path, data: Path) -> Path:
     """Where the command was called that made a run's `folder` in `runs`: paths in it are relative to that.
 
-    The working directory, where that does not show: `folder` was moved out of `runs`, say, and lies where it lies.
+    The working directory, where that does not show: the folder was moved out of `runs`, say, or copied with it to where
+    its corpus, `data`, is not.
     """
     here, parts = folder.resolve().parent, runs.parts
     if runs.is_absolute() or not parts or ".." in parts or here.parts[-len(parts) :] != parts:
         return Path()
     top = here.parents[len(parts) - 1]
-    return Path() if top == Path.cwd() else top
+    return Path() if top == Path.cwd() or not (top / data).exists() else top
 
 
 def _hash(identity: Mapping[str, Any]) -> str:
@@ -206,6 +207,12 @@ def check_training(train: Mapping[str, Any]) -> None:
     for key in ("max_update", "max_epoch"):
         if (value := train[key]) is not None and (type(value) is not int or value < 1):
             raise UserError(f"train.{key}={value}: expected null or a whole number of at least 1")
+    for key in ("update_freq", "max_tokens", "batch_size"):
+        if type(value := train.get(key)) is int and value < 1:
+            raise UserError(f"train.{key}={value}: expected a whole number of at least 1")
+    for value in train["lr"] if isinstance(train["lr"], list) else [train["lr"]]:
+        if type(value) in (int, float) and not value > 0:
+            raise UserError(f"train.lr={value}: expected a number above 0")
     if not train["max_update"] and not train["max_epoch"]:
         raise UserError("neither train.max_update nor train.max_epoch is set: training would never end; set one")
 

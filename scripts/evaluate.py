@@ -5,7 +5,6 @@ Any key of the run's protocol may be given, but for its name and further splits.
 the run's record keeps those of its own protocol.
 """
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -54,7 +53,7 @@ def _changed(run: Run, arguments: list[str]) -> dict[str, Any]:
         if key not in known:
             raise UserError(f"{key}: not a setting of an evaluation; {did_you_mean(key, known)}")
     alone = protocol | {"extra_splits": []}
-    check_protocol(run.identity | {"protocol": alone}, json.loads((run.data / "manifest.json").read_text()))
+    check_protocol(run.identity | {"protocol": alone}, run.manifest())
     return protocol
 
 

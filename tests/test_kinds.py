@@ -42,6 +42,7 @@ def check(choices: list[str], *overrides: str) -> None:
         ("+protocol.beams=4", r"\+protocol.beams: no such setting, nobody would read it; did you mean beam"),
         ("+paths.run=x", "did you mean runs"),
         ("+launcher.gpu=4", "did you mean gpus"),
+        ("+corpus.sead=4", "did you mean seed"),
         *(
             (name, f"{name}: a setting cannot be deleted")
             for name in ("~seed", "~train.precision", "~tracking", "~paths")

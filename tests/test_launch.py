@@ -10,7 +10,7 @@ from memtrans.configuration import compose
 from memtrans.corpora import Prepared
 from memtrans.errors import UserError, main_guard
 from memtrans.evaluation import load_model
-from memtrans.launch import launch
+from memtrans.launch import launch, runs_per_device
 from memtrans.runs import plan_run
 
 MANIFEST = {"corpus": "toy", "fingerprint": "0" * 64, "source_lang": "de", "target_lang": "en"}
@@ -49,9 +49,18 @@ def test_what_is_no_matter_of_files_keeps_its_traceback():
         main_guard(Mock(side_effect=ConnectionResetError(104, "reset"), __name__="command"))()
 
 
+@pytest.mark.parametrize(
+    ("side_by_side", "gpus", "gpus_per_run", "share"),
+    [(24, 2, 1, 12), (3, 2, 1, 2), (2, 8, 4, 1), (3, 8, 4, 2), (3, 8, 5, 3), (4, 0, 1, 4), (2, 0, 2, 4)],
+)
+def test_how_many_runs_share_a_device(side_by_side, gpus, gpus_per_run, share):
+    assert runs_per_device(side_by_side, gpus, gpus_per_run) == share
+
+
 def test_a_manifest_and_a_checkpoint_that_cannot_be_read_are_named(tmp_path):
-    (tmp_path / "manifest.json").write_text('{"corpus": ')
-    with pytest.raises(UserError, match=f"{tmp_path}/manifest.json: cannot be read .*; delete its folder"):
-        Prepared.read(tmp_path)
+    for content in ('{"corpus": ', "[]", "{}"):
+        (tmp_path / "manifest.json").write_text(content)
+        with pytest.raises(UserError, match=f"{tmp_path}/manifest.json: cannot be read .*; delete its folder"):
+            Prepared.read(tmp_path)
     with pytest.raises(UserError, match=f"{tmp_path}/checkpoint_best.pt: there is no such checkpoint"):
         load_model(tmp_path / "checkpoint_best.pt", tmp_path)

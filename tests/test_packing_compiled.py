@@ -103,13 +103,30 @@ def ordered_blocks(counts: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
     return dense
 
 
+@pytest.mark.parametrize(("queries", "channels", "tiled"), [(128, 64, True), (256, 128, False), (64, 64, False)])
+def test_tiles_are_for_whole_blocks_and_narrow_heads(queries, channels, tiled, monkeypatch):
+    """Fewer queries go to another kernel of torch's, which would read beyond them."""
+    asked: dict[str, Any] = {}
+
+    def flex_attention(q, k, v, block_mask, kernel_options):
+        asked.update(kernel_options or {})
+        return q
+
+    monkeypatch.setattr("memtrans_fairseq.packing.blocks.flex_attention", flex_attention)
+    here, there = (Spans.of(torch.tensor([rows]), rows) for rows in (queries, 300))
+    block_attention(*(torch.zeros(rows, 2, channels) for rows in (queries, 300, 300)), here, there)
+    assert ("fwd_BLOCK_M" in asked) == tiled
+    assert ("BLOCKS_ARE_CONTIGUOUS" in asked) == (queries >= 128)
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("kernel", [attention, torch.compile(block_attention)], ids=["flash", "blocks"])
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("channels", [16, 64, 128])
-def test_a_kernel_of_the_gpu_sees_what_padded_attention_sees(causal, kernel, channels):
+@pytest.mark.parametrize("lengths", [[5, 1, 0, 17, 130, 3, 60, 300, 2, 200, 41], [5, 1, 0, 17, 41]], ids=["many", "64"])
+def test_a_kernel_of_the_gpu_sees_what_padded_attention_sees(causal, kernel, channels, lengths):
     """Outputs and gradients in half precision, against padded attention in float32. Some fill several blocks."""
-    lengths = torch.tensor([5, 1, 0, 17, 130, 3, 60, 300, 2, 200, 41])
+    lengths = torch.tensor(lengths)
     spans = Spans.of(lengths, 300)
     generator = torch.Generator().manual_seed(0)
     rows = [torch.randn(int(lengths.sum()), 4, channels, generator=generator) for _ in range(4)]

@@ -142,7 +142,7 @@ def test_contexts_in_words():
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """A run on a corpus of 120 subwords, which are 100 words; its folder is there."""
-    manifest = {"splits": {"test": {"tokens": 120, "words": 100}}}
+    manifest = {"corpus": "toy", "splits": {"test": {"tokens": 120, "words": 100}}}
     (tmp_path / "data").mkdir()
     (tmp_path / "data/manifest.json").write_text(json.dumps(manifest))
     identity = {"corpus": {"name": "toy", "task": "language_modeling"}, "model": {"mem_len": 4}, "seed": 1}

@@ -40,15 +40,16 @@ def test_relative_folders_are_found_from_elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(project)
     run = planned("paths.runs=all/runs", "paths.results=results")
     run.write()
+    (project / run.data).mkdir(parents=True)
     assert Run.read(run.folder) == run
     for place, folder in ((tmp_path, Path("project") / run.folder), (run.folder, Path())):
         monkeypatch.chdir(place if place.is_absolute() else project / place)
         found = Run.read(folder)
         assert (found.results, found.data) == (project / "results", project / run.data)
+    shutil.copytree(project / run.runs, tmp_path / "backup" / run.runs)
     (project / run.folder).rename(tmp_path / run.hash)
-    assert Run.read(tmp_path / run.hash).results == Path("results"), (
-        "of the working directory, as nothing else is known"
-    )
+    for folder in (tmp_path / "backup" / run.folder, tmp_path / run.hash):
+        assert Run.read(folder).results == Path("results"), "of the working directory, as nothing else is known"
 
 
 def test_what_is_no_folder_of_a_run_is_told_so(tmp_path):

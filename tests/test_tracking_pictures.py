@@ -132,7 +132,7 @@ def test_maps_that_cannot_be_made_cost_a_line(run, failure, said, capsys):
 
         load_dataset = dataset
 
-    (run.data / "manifest.json").write_text('{"splits": {"valid": {}}}')
+    (run.data / "manifest.json").write_text('{"corpus": "toy", "splits": {"valid": {}}}')
     described = replace(run, identity=run.identity | {"corpus": {"name": "toy"}})
     examples.keep_maps(Opened(described, model=None, task=Broken(), checkpoint=run.checkpoints))
     assert capsys.readouterr().out == f"no attention maps were kept: {said}\n"

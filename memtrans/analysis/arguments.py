@@ -54,4 +54,5 @@ def trained_run(folder: Path) -> Run:
             f"{folder}: its prepared corpus is not in {run.data}; call from the folder where it was trained, or run "
             "scripts.prepare again with the same settings of corpus and paths"
         )
+    run.manifest()  # that it can be read
     return run

@@ -101,6 +101,8 @@ def analyse(folder: Path, split: str | None, sentences: int, kinds: tuple[Any, .
     split = split or opened.run.identity["protocol"]["split"]
     check_split(opened, split)
     bench: Any = _Perplexity(opened, split, sentences) if opened.streams else _Bleu(opened, split, sentences)
+    if bench.sentences < 2:
+        raise UserError(f"{bench.sentences} {opened.unit}: lesions are compared over several; give more sentences")
     say(f"{opened.run.name}: intact")
     intact = bench.run()
     planned = _planned(opened, kinds)

@@ -44,7 +44,10 @@ class Prepared:
         """Raises UserError if its manifest cannot be read."""
         path = folder / "manifest.json"
         try:
-            return cls(folder, json.loads(path.read_text(encoding="utf-8")))
+            manifest = json.loads(path.read_text(encoding="utf-8"))
+            if not isinstance(manifest, dict) or not {"corpus", "splits"} <= manifest.keys():
+                raise ValueError("it has no corpus or no splits")
+            return cls(folder, manifest)
         except FileNotFoundError:
             raise UserError(f"{folder}: no prepared corpus (it has no {path.name}); run scripts.prepare") from None
         except ValueError as error:

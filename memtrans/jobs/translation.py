@@ -55,6 +55,11 @@ def check(values: Mapping[str, Any]) -> None:
         value = values["protocol"][key]
         if type(value) not in (int, float) or not math.isfinite(value) or value < least:
             raise UserError(f"protocol.{key}={value}: expected a number{' of at least 0' if least == 0 else ''}")
+    slope, most = values["protocol"]["max_len_a"], values["protocol"]["max_len_b"]
+    if 2 * slope + most < 1:  # the shortest source is a subword and its end
+        raise UserError(
+            f"protocol.max_len_a={slope} protocol.max_len_b={most}: translations would have no subword; raise one"
+        )
 
 
 def task_arguments(run: "Run") -> list[str]:

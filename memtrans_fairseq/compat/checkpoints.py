@@ -3,7 +3,6 @@
 import contextlib
 import functools
 import os
-import pickle
 import re
 import shutil
 from argparse import Namespace
@@ -42,7 +41,7 @@ def safe_checkpoints() -> None:
 
     Since torch 2.6, which loads tensors and plain data only. Scope: fairseq's two checkpoint loaders allow, while they
     run, the types above and nothing else: a file that would run code is refused with `UnsafeCheckpoint`. So is one that
-    is cut off, of which torch says so in other ways.
+    is damaged, which torch and fairseq tell in a dozen ways.
     """
     import torch
     from fairseq import checkpoint_utils
@@ -53,10 +52,12 @@ def safe_checkpoints() -> None:
             try:
                 with torch.serialization.safe_globals(list(checkpoint_types())):
                     return load(path, *args, **kwargs)
-            except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
-                if isinstance(error, RuntimeError) and "PytorchStreamReader" not in str(error):
+            except MemoryError:
+                raise
+            except Exception as error:
+                if isinstance(error, OSError) and error.filename:  # it cannot be opened
                     raise
-                raise UnsafeCheckpoint(_refusal(path, str(error))) from None
+                raise UnsafeCheckpoint(_refusal(path, str(error))) from error
 
         return loaded
 
@@ -66,8 +67,11 @@ def safe_checkpoints() -> None:
 
 def _refusal(path: str, reason: str) -> str:
     found = re.search(r"unsupported (?:global: )?GLOBAL (\S+)", reason, re.IGNORECASE)
-    what = f"it holds {found[1]}, which could run code" if found else "it is damaged, or holds more than data"
-    return f"checkpoint {path} is refused: {what}; use a checkpoint that fairseq itself has written"
+    if found:
+        what = f"it holds {found[1]}, which could run code; use one that fairseq itself has written"
+    else:
+        what = "it is damaged, or holds more than data; use an earlier one, or train anew"
+    return f"checkpoint {path} is refused: {what}"
 
 
 @functools.cache

@@ -16,7 +16,7 @@ from .spans import Spans
 
 BLOCK = 128  # rows
 # How a kernel cuts a pair of blocks, forward and back, and its pipeline. torch's own choice for Hopper, nearly whole
-# blocks, suits masks that let more of a block through (benchmarks/README.md).
+# blocks, suits masks that let more of a block through (measured on an H200 alone: benchmarks/README.md).
 TILES = {
     **{"fwd_BLOCK_M": 128, "fwd_BLOCK_N": 64, "fwd_num_stages": 3, "fwd_num_warps": 4},
     **{"bwd_BLOCK_M1": 32, "bwd_BLOCK_N1": 64, "bwd_BLOCK_M2": 64, "bwd_BLOCK_N2": 32},
@@ -29,7 +29,9 @@ def block_attention(q: Tensor, k: Tensor, v: Tensor, of_queries: Spans, of_keys:
     """q N x H x D; k, v N' x H x D. Returns N x H x D."""
     q, k, v = (x.transpose(0, 1)[None] for x in (q, k, v))
     mask = block_mask(of_queries, of_keys, causal)
-    options: Any = {"BLOCKS_ARE_CONTIGUOUS": True, **(TILES if q.size(-1) <= TILED else {})}
+    options: Any = None
+    if q.size(-2) >= BLOCK:  # fewer are for another kernel, flex_decoding, which would read beyond q with these tiles
+        options = {"BLOCKS_ARE_CONTIGUOUS": True, **(TILES if q.size(-1) <= TILED else {})}
     return flex_attention(q, k, v, block_mask=mask, kernel_options=options)[0].transpose(0, 1)
 
 
