@@ -98,6 +98,7 @@ def load_model(checkpoint: Path, data: Path, in_half: bool = True) -> tuple[Fair
     return model, task
 
 
+@quiet()
 def translate(model: FairseqModel, task: Any, split: str, protocol: Mapping[str, Any]) -> list[str]:
     """Detokenised translations of a split, in the order of the corpus."""
     task.load_dataset(split)
