@@ -176,6 +176,14 @@ def test_speed_is_not_averaged_over_different_hardware(project: Path) -> None:
     assert row["GPU-hours"] == "2.00"
 
 
+def test_speed_is_not_averaged_over_runs_that_shared_it_with_more_and_with_fewer(project: Path) -> None:
+    add(project, "Transformer", 1, hardware=CPU)
+    add(project, "Transformer", 2, hardware=CPU)
+    assert cells(text(project), "Transformer")["tokens/s"] not in ("mixed sharing", "–")
+    add(project, "Transformer", 3, hardware=CPU | {"runs_per_device": 12})
+    assert cells(text(project), "Transformer")["tokens/s"] == "mixed sharing"
+
+
 def further(split: str, bleu: float, **changes: Any) -> list[dict[str, Any]]:
     """The scores of a record with BLEU 30 on the test set, and `bleu` on one more split."""
     scores = fields(bleu=30.0)["scores"]

@@ -34,8 +34,9 @@ VERDICT_NOTES = (
     "corrected, is below 0.05. Else undecided at this power. Corrected p: Holm's, over the claims of one corpus.",
     "Seeds to decide: how many would give a chance of 80% to see, at the strictest level of the correction, a "
     "difference like the published one (of perplexity: the same percentage) / like the one found here. "
-    f"∞: more than {MOST_SEEDS:,}: a larger test set is needed. –: not known.",
-    "Published: of another corpus and larger models, so that signs and sizes compare, not values.",
+    f"∞: more than {MOST_SEEDS:,}: a larger test set is needed. –: not known. An order of magnitude: the spread of "
+    "these few seeds is taken for the true one.",
+    "Published: of another corpus and larger models: signs compare, and of perplexities percentages, not points.",
 )
 
 
@@ -111,7 +112,7 @@ def rows_grid(found: TableFinding) -> Grid:
     )
     notes = list(dict.fromkeys(f"{describe(row.row.records[0].headline)}." for row in found.rows))
     tested = [row.difference for row in found.rows if row.difference and row.difference.testable]
-    over = " and ".join(sorted({difference.over for difference in tested}))
+    over = ", or ".join(sorted({difference.over for difference in tested}))
     if tested:
         notes.append(
             f"±: sample standard deviation over seeds. Interval and p: over {over}, against the {BASELINE} of the same "
@@ -124,7 +125,10 @@ def rows_grid(found: TableFinding) -> Grid:
     if found.table.metric == "perplexity":
         notes.append("Lower is better. Sums over sentences were not kept, so the test set counts as given.")
     if published and not found.table.is_papers_own:
-        notes.append(f"Published Δ: of {' '.join(found.table.paper_of)}, another corpus: compare signs and sizes only.")
+        sizes = "percentages" if found.table.metric == "perplexity" else "sizes"
+        notes.append(
+            f"Published Δ: of {' '.join(found.table.paper_of)}, another corpus: compare signs and {sizes} only."
+        )
     return Grid(
         found.anchor, found.table.title, (*head, "published Δ") if published else head, rows, tuple(notes), wide=(0,)
     )

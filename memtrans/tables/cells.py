@@ -112,9 +112,11 @@ def _minus_paper(row: Row, table: Table) -> str:
 
 
 def _speed(row: Row) -> str:
-    """Mean tokens/s; never a mean over different hardware."""
+    """Mean tokens/s; never a mean over different hardware, nor of runs that shared it with more and with fewer."""
     if len({(record.hardware.device, record.hardware.devices) for record in row.records}) > 1:
         return "mixed hardware"
+    if len({record.hardware.runs_per_device for record in row.records}) > 1:
+        return "mixed sharing"
     summary = summarise({record.seed: record.tokens_per_second for record in row.records})
     return f"{summary.mean:,.0f}" if summary else MISSING
 
