@@ -36,6 +36,8 @@ def _compare(given: Any, usual: Any, path: str = "") -> None:
     if isinstance(usual, Mapping) and isinstance(given, Mapping):
         for key, value in usual.items():
             where = f"{path}.{key}" if path else str(key)
+            if key not in given and path == "launcher.additional":
+                continue  # an option of sbatch less
             if key not in given:
                 raise UserError(f"~{where}: a setting cannot be deleted; give it a value (null leaves out an option)")
             _compare(given[key], value, where)

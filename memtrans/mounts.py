@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 LOCAL_LOCKS = ("nolock", "local_lock=flock", "local_lock=all", "localflock")  # mount options of NFS and Lustre
-LOCAL_TYPES = ("fuse.sshfs",)
+LOCAL_TYPES = ("fuse.sshfs", "fuse.s3fs", "fuse.gcsfuse", "fuse.rclone")
 TRY = "import fcntl, sys; fcntl.flock(open(sys.argv[1], 'ab'), fcntl.LOCK_EX | fcntl.LOCK_NB)"
 
 

@@ -4,17 +4,20 @@ import multiprocessing
 import os
 import re
 import shlex
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from datetime import timedelta
 from difflib import get_close_matches
 
 from memtrans.errors import UserError, did_you_mean
 from memtrans.files import write_text
 from memtrans.ranks import VARIABLES, Ranks
 from memtrans.runs import Run, check_device, train_arguments
-from memtrans.stops import STOPPED, Stops
+from memtrans.stops import SIGNALS, STOPPED, Stops
 
+MEETING_SECONDS = 300  # that processes of a run wait for each other at the start
 ANOTHER_DIED = (
     r"closed by peer|reset by peer|broken pipe|connection refused|socket|store|timeout|timed out|remote process|nccl"
 )
@@ -76,12 +79,35 @@ def join(ranks: Ranks, wanted: bool = False) -> bool:
 
     if gpus := torch.cuda.device_count():
         torch.cuda.set_device(ranks.local % gpus)
-    distributed.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo")
+    try:
+        with _deaf_to_nothing():
+            # the time is for meeting alone: what an update may take is torch's own default
+            store, rank, count = next(distributed.rendezvous("env://", timeout=timedelta(seconds=MEETING_SECONDS)))
+            store.set_timeout(timedelta(minutes=30))
+            backend, store = "cpu:gloo,cuda:nccl" if gpus else "gloo", distributed.PrefixStore("memtrans", store)
+            distributed.init_process_group(backend, store=store, rank=rank, world_size=count)
+    except RuntimeError as error:
+        raise UserError(
+            f"process {ranks.rank} of {ranks.count}: could not meet the others at {os.environ['MASTER_ADDR']}:"
+            f"{os.environ['MASTER_PORT']} ({str(error).splitlines()[0]}); can the nodes reach that name and port? See "
+            "CLUSTER.md, Several GPUs"
+        ) from error
     said = [wanted]
     distributed.broadcast_object_list(said, src=0)
     if not said[0]:
         leave(ranks)
     return said[0]
+
+
+@contextmanager
+def _deaf_to_nothing() -> Iterator[None]:
+    """Signals end the process, which waits where Python would not hear them; nothing is lost yet."""
+    handlers = {number: signal.signal(number, signal.SIG_DFL) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 def leave(ranks: Ranks) -> None:
@@ -106,8 +132,8 @@ def _failures(ranks: Ranks, stops: Stops) -> Iterator[None]:
         if not (ranks.several and re.search(ANOTHER_DIED, str(error), re.IGNORECASE)):
             raise
         lost = LostRank(
-            f"process {ranks.rank} of {ranks.count}: another one has ended, so this one ends too; the same command "
-            f"continues from the last checkpoint ({str(error).splitlines()[0]})"
+            f"process {ranks.rank} of {ranks.count}: another one has ended, so this one ends too, or the network "
+            f"between them fails; the same command continues from the last checkpoint ({str(error).splitlines()[0]})"
         )
         if not stops.asked:
             raise lost from error

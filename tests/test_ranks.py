@@ -3,6 +3,9 @@
 import json
 import os
 import signal
+import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -21,6 +24,12 @@ from memtrans.runs import Run
 from memtrans.stops import STOPPED
 
 GIVEN = {"RANK": "1", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +55,39 @@ def test_ranks_are_those_of_the_environment():
 def test_an_environment_that_cannot_work_is_refused(given, message):
     with pytest.raises(UserError, match=message):
         read_ranks(given)
+
+
+MEETS = (
+    "import os, sys; from memtrans import training; from memtrans.ranks import read_ranks\n"
+    "from memtrans.stops import Stops\n"
+    "stops = Stops(); stops.watch(); training.MEETING_SECONDS = float(sys.argv[1]); print('meeting', flush=True)\n"
+    "try: training.join(read_ranks(os.environ), True)\n"
+    "except training.UserError as error: sys.exit(str(error))\n"
+)
+
+
+@pytest.mark.parametrize(
+    "given", [{"RANK": "0"}, {"RANK": "1"}, {"RANK": "1", "MASTER_ADDR": "nowhere.invalid"}], ids=str
+)
+def test_processes_that_cannot_meet_say_so_soon(given):
+    environment = os.environ | GIVEN | {"WORLD_SIZE": "2", "MASTER_PORT": str(free_port())} | given
+    command = [sys.executable, "-c", MEETS, "3"]
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert ran.returncode == 1
+    said = ran.stderr.splitlines()[-1]
+    assert said.startswith(f"process {given['RANK']} of 2: could not meet the others at {environment['MASTER_ADDR']}:")
+    assert said.endswith("See CLUSTER.md, Several GPUs")
+
+
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_a_signal_ends_a_process_that_waits_for_others(rank):
+    environment = os.environ | GIVEN | {"WORLD_SIZE": "2", "MASTER_PORT": str(free_port()), "RANK": rank}
+    with subprocess.Popen([sys.executable, "-c", MEETS, "60"], env=environment, stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        assert process.stdout.readline() == b"meeting\n"
+        time.sleep(6)  # it imports torch first
+        process.send_signal(signal.SIGUSR2)
+        assert process.wait(10) in (-signal.SIGUSR2, STOPPED)
 
 
 # what each takes of a batch

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from places import REPOSITORY
@@ -12,6 +13,7 @@ from places import REPOSITORY
 from memtrans import processes
 from memtrans.cluster import job as job_module
 from memtrans.cluster import slurm
+from memtrans.cluster.settings import options
 from memtrans.cluster.slurm import QueuedJob
 from memtrans.cluster.states import commands, distinct, states
 from memtrans.cluster.submissions import Submission, jobs_of, live, mend, submissions
@@ -153,7 +155,8 @@ def test_each_attempt_of_a_job_meets_at_another_port():
             "launcher.signal_seconds=86400",
             "launcher.signal_seconds=86400: that is not before the end of launcher.time_",
         ),
-        ("launcher.signal_seconds=601 launcher.time_min=50", "expected 600 at most, or launcher.max_timeouts would no"),
+        ("launcher.signal_seconds=481 launcher.time_min=50", "expected 480 at most, or launcher.max_timeouts would no"),
+        ("launcher.signal_seconds=17161", "with launcher.time_min=1440 expected 17160 at most"),
         ("launcher.prepare=there", "launcher.prepare=there: expected here or job"),
         ("launcher.cpus_per_task=0", "launcher.cpus_per_task=0: expected a whole number of at least 1"),
         ("launcher.gpus=true", "launcher.gpus=True: expected a whole number of at least 0"),
@@ -165,6 +168,13 @@ def test_each_attempt_of_a_job_meets_at_another_port():
         ("launcher.setup=module", "launcher.setup=module: expected a list of shell lines"),
         ("launcher.additional=nice", "launcher.additional=nice: expected options of sbatch by name"),
         ("+launcher.additional.job_name=mine", "launcher.additional.job_name: jobs are submitted with one of their"),
+        ("+launcher.additional.chdir=/", "launcher.additional.chdir: jobs are submitted with one of their own"),
+        ("+launcher.additional.time=1", "launcher.additional.time: give launcher.time_min instead"),
+        ("+launcher.additional.cpus-per-task=2", "launcher.additional.cpus-per-task: give launcher.cpus_per_task inst"),
+        (
+            "+launcher.additional.gres=gpu:2",
+            "launcher.additional.gres: give launcher.gpus and launcher.gpu_type instea",
+        ),
         ("launcher.table=1", "launcher.table=1: expected true or false"),
         ("jobs=2", "jobs=2: for launcher=local; launcher.at_once limits the jobs of a cluster"),
         ("launcher=local launcher.gpus=two", "launcher.gpus=two: expected null or a whole number of at least 1"),
@@ -174,6 +184,28 @@ def test_settings_that_cannot_work_are_refused_before_anything_is_done(overrides
     with pytest.raises(UserError, match=says) as error:
         compose(["launcher=slurm", *overrides.split()] if "launcher=" not in overrides else overrides.split())
     assert "\n" not in str(error.value)
+
+
+def test_options_of_sbatch():
+    def asked(*overrides: str, **more: Any) -> dict[str, Any]:
+        return options(compose(["launcher=slurm", *overrides]).launcher, "a job", **more)
+
+    typed = asked("launcher.gpu_type=a100", "launcher.gpus=4", gpus=4, nodes=2)
+    assert (typed["gpus_per_node"], typed["ntasks_per_node"], typed["nodes"]) == ("a100:2", 2, 2)
+    assert asked(gpus=1)["gpus_per_node"] == "1"
+    assert "gpus_per_node" not in asked("launcher.gpu_type=a100", small=True)
+    assert asked()["additional_parameters"]["requeue"] is True
+    for less in (["launcher.additional.requeue=false"], ["+launcher.additional.no-requeue=true"]):
+        assert "requeue" not in asked(*less)["additional_parameters"]
+    small = asked("launcher.signal_seconds=600", "launcher.small.time_min=50", small=True)
+    assert small["signal_delay_s"] == 480
+
+
+def test_a_worker_that_cannot_be_started_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(job_module.signal, "getsignal", lambda number: lambda *_: None)
+    monkeypatch.setattr(job_module.signal, "signal", lambda *_: None)
+    said = job_module.supervise(["-m", "memtrans.worker"], tmp_path / "log.txt", {}, ["nosuch", "python"])
+    assert said == "cannot start nosuch: No such file or directory"
 
 
 def test_the_command_shows_all_runs_and_counts_them(run):

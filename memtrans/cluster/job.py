@@ -40,6 +40,8 @@ class Step:
 
     def __call__(self) -> None:
         rank = int(os.environ["SLURM_PROCID"])
+        if not rank:
+            processes.forget_failure(self.folder)  # of the attempt before
         # a file for each: several nodes cannot append to the same one
         log = self.folder / (f"log.{rank}.txt" if rank else "log.txt")
         module = ("-m", "memtrans.cluster.worker") if self.gpus else processes.MODULE
@@ -92,7 +94,10 @@ def supervise(
     assert callable(requeue)
     for each in SIGNALS:
         signal.signal(each, hand_on)
-    process, begin = processes.start(arguments, log, variables, python)
+    try:
+        process, begin = processes.start(arguments, log, variables, python)
+    except OSError as error:
+        return f"cannot start {python[0]}: {error.strerror}"
     for number in tuple(received):
         process.send_signal(number)
     code = process.wait()

@@ -13,9 +13,14 @@ CORES = 'export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"'
 LEAST = {"gpus": 0, "nodes": 1, "cpus_per_task": 1, "time_min": 1, "signal_seconds": 1, "at_once": 1}
 LEAST |= {"max_timeouts": 0, "accumulate": 1, "mem_gb": 1, "small.time_min": 1, "small.cpus_per_task": 1}
 LEAST |= {"small.mem_gb": 1}
-WORDS = ("partition", "account", "qos", "constraint", "python", "small.partition")
-# options of sbatch by which jobs are told apart, wait for each other and are told of their end
-OURS = ("job-name", "array", "dependency", "hold", "signal", "parsable", "output", "open-mode", "kill-on-invalid-dep")
+WORDS = ("partition", "account", "qos", "constraint", "gpu_type", "python", "small.partition")
+# options of sbatch by which jobs are told apart, wait for each other, are told of their end and find their files
+OURS = {"job-name", "array", "dependency", "hold", "signal", "parsable", "output", "open-mode", "kill-on-invalid-dep"}
+OURS |= {"time-min", "error", "chdir"}
+# those that settings of the launcher stand for, without which these would not be true
+INSTEAD = {"time": "time_min", "nodes": "nodes", "ntasks": "gpus", "ntasks-per-node": "gpus", "mem": "mem_gb"}
+INSTEAD |= {"gpus": "gpus", "gpus-per-node": "gpus", "gpus-per-task": "gpus", "gres": "gpus and launcher.gpu_type"}
+INSTEAD |= {name: name.replace("-", "_") for name in ("cpus-per-task", "partition", "account", "qos", "constraint")}
 
 
 def check(config: DictConfig) -> None:
@@ -59,8 +64,10 @@ def _check_types(launcher: DictConfig) -> None:
             "+launcher.additional.nice=10"
         )
     for option in map(str, launcher.additional):
-        if option.replace("_", "-") in OURS:
+        if (name := option.replace("_", "-")) in OURS:
             raise UserError(f"launcher.additional.{option}: jobs are submitted with one of their own")
+        if name in INSTEAD:
+            raise UserError(f"launcher.additional.{option}: give launcher.{INSTEAD[name]} instead")
     if launcher.prepare not in ("here", "job"):
         raise UserError(f"launcher.prepare={launcher.prepare}: expected here or job")
     if not isinstance(launcher.table, bool):
@@ -70,12 +77,19 @@ def _check_types(launcher: DictConfig) -> None:
 def _check_signal(seconds: int, minutes: int) -> None:
     if seconds >= minutes * 60:
         raise UserError(f"launcher.signal_seconds={seconds}: that is not before the end of launcher.time_min={minutes}")
-    # what comes earlier than 10 minutes and a fifth of the time before the limit, submitit takes for a preemption
-    if seconds > max(600, minutes * 12):
+    if seconds > (most := _most_seconds(minutes)):
         raise UserError(
-            f"launcher.signal_seconds={seconds}: with launcher.time_min={minutes} expected {max(600, minutes * 12)} at "
-            "most, or launcher.max_timeouts would not count"
+            f"launcher.signal_seconds={seconds}: with launcher.time_min={minutes} expected {most} at most, or "
+            "launcher.max_timeouts would not count"
         )
+
+
+def _most_seconds(minutes: int) -> int:
+    """What comes earlier than 10 minutes and a fifth of the time before the limit, submitit takes for a preemption.
+
+    Slurm may be a minute early, and submitit counts from when the job's setup is done.
+    """
+    return max(600, minutes * 12) - 120
 
 
 class CheckedMultirun(Callback):
@@ -89,7 +103,7 @@ def check_multirun(config: DictConfig) -> None:
     """Refuse what -m cannot do. Raises UserError."""
     check(config)
     launcher = config.launcher
-    for key, only in {"nodes": 1, "python": None, "prepare": "here"}.items():
+    for key, only in {"nodes": 1, "gpu_type": None, "python": None, "prepare": "here"}.items():
         if launcher[key] != only:
             raise UserError(f"launcher.{key}={launcher[key]}: not with -m, but with scripts.sweep")
     slurm.queued()  # so that it is told in a line if there is no Slurm, before anything is written
@@ -105,12 +119,17 @@ def options(
     settings: dict[str, Any] = OmegaConf.to_container(launcher, resolve=True)  # type: ignore[assignment]
     if small:
         settings |= settings["small"] | {"constraint": None}  # which names the GPUs
-        settings["signal_seconds"] = min(settings["signal_seconds"], settings["time_min"] * 12)
+        minutes = settings["time_min"]
+        settings["signal_seconds"] = min(settings["signal_seconds"], minutes * 12, _most_seconds(minutes))
     chosen = {key: settings[key] for key in ("partition", "account", "qos", "constraint") if settings[key]}
     if settings["mem_gb"]:
         chosen["mem"] = f"{settings['mem_gb']}GB"
     if gpus:
-        chosen["gpus_per_node"] = gpus // nodes
+        kind = f"{settings['gpu_type']}:" if settings["gpu_type"] else ""
+        chosen["gpus_per_node"] = f"{kind}{gpus // nodes}"
+    additional = {name: value for name, value in settings["additional"].items() if value is not False}
+    if any(additional.get(name) for name in ("no-requeue", "no_requeue")):
+        additional.pop("requeue", None)
     return chosen | {
         "job_name": name,
         "nodes": nodes,
@@ -122,6 +141,6 @@ def options(
         "setup": [CORES, *settings["setup"]],
         # one process of a run that dies takes the others with it
         "srun_args": ["--kill-on-bad-exit=1"],
-        "additional_parameters": {"kill-on-invalid-dep": "yes", **further, **settings["additional"]},
+        "additional_parameters": {"kill-on-invalid-dep": "yes", **further, **additional},
         "stderr_to_stdout": True,
     }

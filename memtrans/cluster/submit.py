@@ -46,7 +46,7 @@ def submit_command(module: str, overrides: Sequence[str], config: DictConfig) ->
     """Submit `python -m <module> <overrides>` as a job that prepares, unless there is one already. Raises UserError."""
     again = [override for override in overrides if not override.startswith("launcher.prepare=")]
     runs, command = Path(config.paths.runs), ("-m", module, *again, "launcher.prepare=here")
-    name = "command-" + hashlib.sha256(repr(command).encode()).hexdigest()[:8]
+    name = "command-" + hashlib.sha256(repr((command, str(runs.resolve()))).encode()).hexdigest()[:8]
     with locked(runs / "slurm" / "lock", "submitting"):
         queue = mend(runs, slurm.queued())
         submission = Submission(runs / "slurm" / name, {"prepare": []})
