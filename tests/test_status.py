@@ -194,6 +194,7 @@ def test_options_of_sbatch():
     assert (typed["gpus_per_node"], typed["ntasks_per_node"], typed["nodes"]) == ("a100:2", 2, 2)
     assert asked(gpus=1)["gpus_per_node"] == "1"
     assert "gpus_per_node" not in asked("launcher.gpu_type=a100", small=True)
+    assert asked("+launcher.additional.gres=scratch:9")["additional_parameters"]["gres"] == "scratch:9"
     assert asked()["additional_parameters"]["requeue"] is True
     for less in (["launcher.additional.requeue=false"], ["+launcher.additional.no-requeue=true"]):
         assert "requeue" not in asked(*less)["additional_parameters"]

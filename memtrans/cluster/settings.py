@@ -63,10 +63,10 @@ def _check_types(launcher: DictConfig) -> None:
             f"launcher.additional={launcher.additional!s}: expected options of sbatch by name, such as "
             "+launcher.additional.nice=10"
         )
-    for option in map(str, launcher.additional):
+    for option, value in ((str(key), str(value)) for key, value in launcher.additional.items()):
         if (name := option.replace("_", "-")) in OURS:
             raise UserError(f"launcher.additional.{option}: jobs are submitted with one of their own")
-        if name in INSTEAD:
+        if name in INSTEAD and (name != "gres" or "gpu" in value):
             raise UserError(f"launcher.additional.{option}: give launcher.{INSTEAD[name]} instead")
     if launcher.prepare not in ("here", "job"):
         raise UserError(f"launcher.prepare={launcher.prepare}: expected here or job")
