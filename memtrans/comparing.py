@@ -5,7 +5,7 @@ corpus, split, signature or context). Runs of one hash were asked for the same t
 repeatable the numbers are. Rows whose settings differ are compared too, and marked.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,7 +77,7 @@ def _grid(one: Table, other: Table) -> Grid:
         notes.append(f"{len(same)} runs are in both by their hash; their scores differ by {far:.2f} at the most.")
     notes.append(
         "±: sample standard deviation over seeds. p: Welch's t-test of the two sets of seeds, not corrected; none with "
-        "fewer than two seeds on a side, or where all seeds are the same runs with the same scores. Δ: to the "
+        "fewer than two seeds on a side, or where some seed has the same score on both, so that it is one run. Δ: to the "
         "Transformer of the same seed in the same folder, of a continued row to the run that it continues."
     )
     metric = NAMES[one.metric]
@@ -97,7 +97,7 @@ def _cells(row: Row, there: Row, one: Table, other: Table) -> tuple[str, ...]:
         mean(b),
         str(b.n),
         points(b.mean - a.mean) if alike else MISSING,
-        probability(_p(row.headlines.values(), there.headlines.values())) if alike else MISSING,
+        probability(_p(row.headlines, there.headlines)) if alike else MISSING,
         _delta(row, one),
         _delta(there, other),
     )
@@ -108,9 +108,10 @@ def _delta(row: Row, table: Table) -> str:
     return mean(table.gain(row), sign=True) if row.parents else difference(row, table, lambda r: r.headlines)
 
 
-def _p(one: Iterable[float], other: Iterable[float]) -> float | None:
-    a, b = sorted(one), sorted(other)
-    if min(len(a), len(b)) < 2 or a == b or max(*a, *b) - min(*a, *b) < 1e-9:
+def _p(one: Mapping[int, float], other: Mapping[int, float]) -> float | None:
+    """By seed. None where it would mean nothing: of runs that both have, too, as they are not independent."""
+    a, b = list(one.values()), list(other.values())
+    if min(len(a), len(b)) < 2 or one.items() & other.items() or max(*a, *b) - min(*a, *b) < 1e-9:
         return None
     return float(ttest_ind(a, b, equal_var=False).pvalue)
 

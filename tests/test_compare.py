@@ -47,6 +47,14 @@ def test_rows_are_compared_by_label(tmp_path: Path) -> None:
     assert grid.notes[0].startswith("3 runs are in both by their hash; their scores differ by 1.10")
 
 
+def test_runs_that_both_have_are_no_two_samples(tmp_path: Path) -> None:
+    both = [record("Transformer", seed, 30.0 + seed / 10) for seed in (1, 2, 3)]
+    one = folder(tmp_path / "a", *both)
+    other = folder(tmp_path / "b", *both, record("Transformer", 4, 31.2), record("Transformer", 5, 31.0))
+    row = cells(one, other, "Transformer")
+    assert (row["B − A"], row["p"]) == ("+0.36", "–")
+
+
 def test_scores_of_other_signatures_are_not_subtracted(tmp_path: Path) -> None:
     scores = [{"metric": "bleu", "value": 33.0, "split": "test", "items": 1000, "signature": f"{BLEU}|lc:yes"}]
     one = folder(tmp_path / "a", record())
