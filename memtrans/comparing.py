@@ -77,8 +77,8 @@ def _grid(one: Table, other: Table) -> Grid:
         notes.append(f"{len(same)} runs are in both by their hash; their scores differ by {far:.2f} at the most.")
     notes.append(
         "±: sample standard deviation over seeds. p: Welch's t-test of the two sets of seeds, not corrected; none with "
-        "fewer than two seeds on a side, or where some seed has the same score on both, so that it is one run. Δ: to the "
-        "Transformer of the same seed in the same folder, of a continued row to the run that it continues."
+        "fewer than two seeds on a side, or where some seed has the same score on both, so that it is one run. Δ: to "
+        "the Transformer of the same seed in the same folder, of a continued row to the run that it continues."
     )
     metric = NAMES[one.metric]
     head = ("model", f"A: {metric}", "seeds", f"B: {metric}", "seeds", "B − A", "p", "A: Δ", "B: Δ")
