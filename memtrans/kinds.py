@@ -9,13 +9,8 @@ from omegaconf.errors import InterpolationResolutionError
 from memtrans.errors import UserError, did_you_mean
 
 OPTIONS = ("model.", "train.")  # fairseq's own: words may look like numbers, and a number may be a list for each epoch
-OPEN = (
-    "model",
-    "train",
-    "corpus.splits",
-    "corpus.files",
-    "launcher.additional",
-)  # for others to say what more is wrong
+# sections where who reads them says what more there may be
+OPEN = ("model", "train", "corpus.splits", "corpus.files", "launcher.additional")
 # null leaves an option out, checks no count of a published corpus, and is for `jobs` to judge in a protocol
 NULLS = (*OPTIONS, "corpus.splits.", "protocol.")
 
