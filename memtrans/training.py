@@ -80,7 +80,7 @@ def join(ranks: Ranks, wanted: bool = False) -> bool:
     if gpus := torch.cuda.device_count():
         torch.cuda.set_device(ranks.local % gpus)
     try:
-        with _deaf_to_nothing():
+        with _ended_by_signals():
             # the time is for meeting alone: what an update may take is torch's own default
             store, rank, count = next(distributed.rendezvous("env://", timeout=timedelta(seconds=MEETING_SECONDS)))
             store.set_timeout(timedelta(minutes=30))
@@ -100,7 +100,7 @@ def join(ranks: Ranks, wanted: bool = False) -> bool:
 
 
 @contextmanager
-def _deaf_to_nothing() -> Iterator[None]:
+def _ended_by_signals() -> Iterator[None]:
     """Signals end the process, which waits where Python would not hear them; nothing is lost yet."""
     handlers = {number: signal.signal(number, signal.SIG_DFL) for number in SIGNALS}
     try:

@@ -57,7 +57,7 @@ def safe_checkpoints() -> None:
             except Exception as error:
                 if isinstance(error, OSError) and error.filename:  # it cannot be opened
                     raise
-                raise UnsafeCheckpoint(_refusal(path, str(error))) from error
+                raise UnsafeCheckpoint(_refusal(path, error)) from error
 
         return loaded
 
@@ -65,12 +65,12 @@ def safe_checkpoints() -> None:
     checkpoint_utils.load_ema_from_checkpoint = safe(checkpoint_utils.load_ema_from_checkpoint)
 
 
-def _refusal(path: str, reason: str) -> str:
-    found = re.search(r"unsupported (?:global: )?GLOBAL (\S+)", reason, re.IGNORECASE)
+def _refusal(path: str, error: Exception) -> str:
+    found = re.search(r"unsupported (?:global: )?GLOBAL (\S+)", str(error), re.IGNORECASE)
     if found:
         what = f"it holds {found[1]}, which could run code; use one that fairseq itself has written"
     else:
-        what = "it is damaged, or holds more than data; use an earlier one, or train anew"
+        what = f"it is damaged, or holds more than data ({type(error).__name__}); use an earlier one, or train anew"
     return f"checkpoint {path} is refused: {what}"
 
 
