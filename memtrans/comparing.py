@@ -109,7 +109,7 @@ def _delta(row: Row, table: Table) -> str:
 
 
 def _p(one: Mapping[int, float], other: Mapping[int, float]) -> float | None:
-    """By seed. None where it would mean nothing: of runs that both have, too, as they are not independent."""
+    """Of two rows' scores by seed. None where it would mean nothing, as with a run that both have."""
     a, b = list(one.values()), list(other.values())
     if min(len(a), len(b)) < 2 or one.items() & other.items() or max(*a, *b) - min(*a, *b) < 1e-9:
         return None
